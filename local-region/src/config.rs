@@ -1,0 +1,82 @@
+//! How one local region is set up.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+/// Everything a region needs to start. Kept in its folder, so that a restart is the same region.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Names the engine's network and containers, so that two regions can share an engine. `[a-z0-9-]`, at most 20.
+    pub name: String,
+    /// Where records, objects and the balancer's certificates are kept.
+    pub folder: PathBuf,
+    /// Where the API listens; loopback only. Port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// What the region answers as, e.g. `us-east-1`.
+    pub region: String,
+    pub access_key: String,
+    pub secret_key: String,
+    pub backing: Backing,
+    pub lags: Lags,
+}
+
+/// What runs behind an instance record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Backing {
+    Containers,
+    RecordsOnly,
+}
+
+/// The delays and limits in which AWS differs from a database. Each can be set on its own; two profiles name useful sets.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lags {
+    /// How long a new id can stay unknown to Describe calls (`Invalid…NotFound`) after the call that made it.
+    pub new_record: Duration,
+    /// Balancer nodes: how many, and over how long they take up a changed listener, one after another.
+    pub balancer_nodes: u8,
+    pub propagation: Duration,
+    /// How long DescribeTargetHealth lags behind what the nodes know.
+    pub target_health: Duration,
+    /// Time from registering a target to its first health check.
+    pub registration: Duration,
+    /// Console output is empty until this long after boot began.
+    pub console: Duration,
+    /// How long CreateImage's `pending` lasts beyond the capture itself.
+    pub image: Duration,
+    /// Whether calls are throttled by AWS's published token buckets.
+    pub throttle: bool,
+}
+
+impl Lags {
+    /// Short lags that still exist: the default.
+    pub fn quick() -> Self {
+        Self {
+            new_record: Duration::from_millis(50),
+            balancer_nodes: 2,
+            propagation: Duration::from_millis(300),
+            target_health: Duration::from_millis(50),
+            registration: Duration::from_millis(100),
+            console: Duration::from_millis(200),
+            image: Duration::from_millis(200),
+            throttle: true,
+        }
+    }
+
+    /// What AWS publishes or users measured; see `aws-semantics` in local-region/README.md for the sources.
+    pub fn aws() -> Self {
+        Self {
+            new_record: Duration::from_secs(2),
+            balancer_nodes: 4,
+            propagation: Duration::from_secs(30),
+            target_health: Duration::from_secs(1),
+            registration: Duration::from_secs(5),
+            console: Duration::from_secs(60),
+            image: Duration::from_secs(43),
+            throttle: true,
+        }
+    }
+}

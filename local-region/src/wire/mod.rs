@@ -1,0 +1,15 @@
+//! Encoding only: what arrives as AWS's *query* protocol, what leaves as XML. Nothing here decides anything.
+//!
+//! EC2 flattens lists as `Name.1`, ELBv2 as `Name.member.1`; [`Params::list`] reads both.
+
+pub mod ec2;
+pub mod elbv2;
+pub mod error;
+pub mod params;
+pub mod sigv4;
+pub mod sts;
+pub mod xml;
+
+pub use error::ApiError;
+pub use params::Params;
+pub use xml::Xml;
