@@ -22,7 +22,13 @@ pub struct Region {
 }
 
 impl Region {
-    pub fn new(config: Config, clock: Arc<dyn Clock>, machines: Arc<dyn Machines>, network: Network, world: World) -> Self {
+    pub fn new(
+        config: Config,
+        clock: Arc<dyn Clock>,
+        machines: Arc<dyn Machines>,
+        network: Network,
+        world: World,
+    ) -> Self {
         Self { config, clock, machines, network, world: Mutex::new(world), changed: watch::Sender::new(0) }
     }
 
@@ -38,7 +44,9 @@ impl Region {
     pub fn change<T, E>(&self, change: impl FnOnce(&mut World) -> Result<T, E>) -> Result<T, E> {
         let mut world = self.world.lock().expect("no panic while the records are held");
         let answer = change(&mut world)?;
-        world.save(&self.config.folder);
+        if let Err(error) = world.save(&self.config.folder) {
+            tracing::error!(%error, "the region's records could not be saved");
+        }
         drop(world);
         self.changed.send_modify(|count| *count += 1);
         Ok(answer)

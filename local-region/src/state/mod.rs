@@ -20,3 +20,31 @@ pub struct World {
 impl World {
     pub const FORMAT: u32 = 1;
 }
+
+impl World {
+    const FILE: &str = "records.json";
+
+    /// Writes the records so that a crash leaves either the old or the new ones.
+    ///
+    /// # Errors
+    /// Where the folder cannot be written, e.g. a full disk.
+    pub fn save(&self, folder: &Path) -> std::io::Result<()> {
+        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        serde_json::to_writer(&mut file, self)?;
+        file.as_file().sync_all()?;
+        file.persist(folder.join(Self::FILE)).map_err(|failed| failed.error)?;
+        Ok(())
+    }
+
+    /// The saved records, or `None` in a fresh folder.
+    ///
+    /// # Errors
+    /// Where the file is there but cannot be read, or is not of this format.
+    pub fn load(folder: &Path) -> std::io::Result<Option<Self>> {
+        match std::fs::read(folder.join(Self::FILE)) {
+            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
