@@ -20,6 +20,34 @@ pub struct Config {
     pub secret_key: String,
     pub backing: Backing,
     pub lags: Lags,
+    #[serde(default)]
+    pub capacity: Capacity,
+}
+
+/// What the account may launch, and what its zones have run out of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Capacity {
+    /// vCPUs of all pending and running instances together; beyond it, `VcpuLimitExceeded`.
+    pub vcpus: u32,
+    /// Instance types that answer `InsufficientInstanceCapacity`: `t3.micro` everywhere, or `t3.micro/us-east-1a`.
+    pub exhausted: Vec<String>,
+}
+
+impl Default for Capacity {
+    /// 64 vCPUs, nothing exhausted: what a small account has of standard on-demand instances.
+    fn default() -> Self {
+        Self { vcpus: 64, exhausted: Vec::new() }
+    }
+}
+
+impl Capacity {
+    pub fn lacks(&self, instance_type: &str, zone: &str) -> bool {
+        self.exhausted.iter().any(|entry| match entry.split_once('/') {
+            Some((kind, place)) => kind == instance_type && place == zone,
+            None => entry == instance_type,
+        })
+    }
 }
 
 /// What runs behind an instance record.
