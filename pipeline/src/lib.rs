@@ -1,6 +1,23 @@
 //! Alcedo's core: what a pipeline file says, what a plan is, how a run goes forward, is journaled and unwinds.
 //! It knows no cloud and no terminal.
 
+pub mod context;
+pub mod error;
+pub mod event;
+pub mod diagnostic;
 pub mod file;
+pub mod positions;
+pub mod ids;
+pub mod journal;
+pub mod lock;
+pub mod plan;
+pub mod report;
+pub mod resource;
+pub mod runner;
+pub mod status;
+pub mod step;
+pub mod store;
 pub mod suite;
 pub mod units;
+pub mod version;
+pub mod wait;

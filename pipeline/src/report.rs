@@ -1,0 +1,101 @@
+//! What a run comes to, for people and programs: made from its plan and its durable events alone, so that the report of
+//! a run that another machine began is the same report.
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::{
+    error::ErrorRecord,
+    event::{Event, Outcome, What},
+    ids::RunId,
+    journal::Record,
+    plan::{Purpose, Stage},
+    version::Version,
+};
+
+/// A run in short.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    pub run: RunId,
+    pub app: String,
+    pub environment: String,
+    pub purpose: Purpose,
+    pub version: Version,
+    pub replaces: Option<Version>,
+    pub began: Timestamp,
+    /// `None`: the run has not ended, or its process died.
+    pub outcome: Option<Outcome>,
+    pub seconds: f64,
+    pub stages: Vec<StageReport>,
+    /// The first failure.
+    pub failure: Option<Failure>,
+    /// How many durable events the journal holds.
+    pub events: usize,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct StageReport {
+    pub stage: Stage,
+    pub steps: usize,
+    pub seconds: f64,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Failure {
+    pub step: String,
+    #[serde(flatten)]
+    pub error: ErrorRecord,
+}
+
+impl Report {
+    pub fn of(record: &Record) -> Self {
+        Self::from_events(record, &record.events)
+    }
+
+    fn from_events(record: &Record, events: &[Event]) -> Self {
+        let plan = &record.plan;
+        let began = events.first().map_or(plan.made_at, |event| event.at);
+        let mut report = Self {
+            run: plan.run.clone(),
+            app: plan.app.clone(),
+            environment: plan.environment.clone(),
+            purpose: plan.purpose,
+            version: plan.version,
+            replaces: plan.replaces,
+            began,
+            outcome: None,
+            seconds: events.last().map_or(0.0, |event| event.at.duration_since(began).as_secs_f64()),
+            stages: Vec::new(),
+            failure: None,
+            events: events.len(),
+        };
+        for event in events {
+            match &event.what {
+                What::StepSucceeded { step, seconds, .. } | What::StepFailed { step, seconds, .. } => {
+                    if let Some(planned) = plan.step(step) {
+                        report.add(planned.stage, *seconds);
+                    }
+                    if let What::StepFailed { error, .. } = &event.what
+                        && report.failure.is_none()
+                    {
+                        report.failure = Some(Failure { step: step.to_string(), error: error.clone() });
+                    }
+                }
+                What::RunFinished { outcome, .. } => report.outcome = Some(*outcome),
+                What::RunResumed { .. } => report.outcome = None,
+                _ => {}
+            }
+        }
+        report
+    }
+
+    fn add(&mut self, stage: Stage, seconds: f64) {
+        match self.stages.iter_mut().find(|there| there.stage == stage) {
+            Some(there) => {
+                there.steps += 1;
+                there.seconds += seconds;
+            }
+            None => self.stages.push(StageReport { stage, steps: 1, seconds }),
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Where a step stands, as its durable events tell it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    event::{Event, Outcome, What},
+    ids::StepId,
+    resource::Resource,
+};
+
+/// Where a step stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Status {
+    #[default]
+    Pending,
+    Started,
+    Owned,
+    Failed,
+    Succeeded,
+    Undoing,
+    Undone,
+    UndoFailed,
+}
+
+/// What may happen to a step; the other half of [`Status::after`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    Start,
+    Own,
+    Succeed,
+    Fail,
+    BeginUndo,
+    Undo,
+    FailUndo,
+}
+
+/// A change that a journal must not contain.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the journal says {change:?} of step {step}, which is {status:?}")]
+pub struct IllegalChange {
+    pub step: StepId,
+    pub status: Status,
+    pub change: Change,
+}
+
+impl Status {
+    /// The total transition table. `None`: the change is illegal.
+    pub const fn after(self, change: Change) -> Option<Self> {
+        use Change as C;
+        use Status as S;
+        match (self, change) {
+            // A step may start again after a crash; it adopts what its first try made.
+            (S::Pending | S::Started | S::Owned | S::Failed, C::Start) => Some(S::Started),
+            (S::Started | S::Owned, C::Own) => Some(S::Owned),
+            (S::Started | S::Owned, C::Succeed) => Some(S::Succeeded),
+            (S::Started | S::Owned, C::Fail) => Some(S::Failed),
+            (S::Started | S::Owned | S::Failed | S::Succeeded | S::Undoing | S::UndoFailed, C::BeginUndo) => {
+                Some(S::Undoing)
+            }
+            (S::Undoing, C::Undo) => Some(S::Undone),
+            (S::Undoing, C::FailUndo) => Some(S::UndoFailed),
+            _ => None,
+        }
+    }
+
+    /// Whether an unwind has to undo the step.
+    pub const fn needs_undo(self) -> bool {
+        !matches!(self, Self::Pending | Self::Undone)
+    }
+
+    /// Whether the run has begun to go back.
+    pub const fn is_unwinding(self) -> bool {
+        matches!(self, Self::Undoing | Self::Undone | Self::UndoFailed)
+    }
+}
+
+/// What a run's events add up to.
+#[derive(Debug, Clone, Default)]
+pub struct Progress {
+    pub steps: BTreeMap<StepId, StepState>,
+    pub outcome: Option<Outcome>,
+}
+
+/// One step's state.
+#[derive(Debug, Clone, Default)]
+pub struct StepState {
+    pub status: Status,
+    pub resources: Vec<Resource>,
+    pub output: Option<serde_json::Value>,
+    pub seconds: f64,
+}
+
+impl Progress {
+    /// Replays events.
+    pub fn replay<'a>(events: impl IntoIterator<Item = &'a Event>) -> Result<Self, IllegalChange> {
+        let mut progress = Self::default();
+        for event in events {
+            progress.apply(&event.what)?;
+        }
+        Ok(progress)
+    }
+
+    pub fn status(&self, step: &StepId) -> Status {
+        self.steps.get(step).map_or(Status::Pending, |state| state.status)
+    }
+
+    /// Takes one event into account. Passing events change nothing.
+    pub fn apply(&mut self, what: &What) -> Result<(), IllegalChange> {
+        let (step, change) = match what {
+            What::StepStarted { step, .. } => (step, Change::Start),
+            What::StepOwned { step, .. } => (step, Change::Own),
+            What::StepSucceeded { step, .. } => (step, Change::Succeed),
+            What::StepFailed { step, .. } => (step, Change::Fail),
+            What::UndoStarted { step, .. } => (step, Change::BeginUndo),
+            What::UndoSucceeded { step } => (step, Change::Undo),
+            What::UndoFailed { step, .. } => (step, Change::FailUndo),
+            What::RunFinished { outcome, .. } => {
+                self.outcome = Some(*outcome);
+                return Ok(());
+            }
+            What::RunResumed { .. } => {
+                self.outcome = None;
+                return Ok(());
+            }
+            _ => return Ok(()),
+        };
+        let state = self.steps.entry(step.clone()).or_default();
+        let illegal = || IllegalChange { step: step.clone(), status: state.status, change };
+        let next = state.status.after(change).ok_or_else(illegal)?;
+        state.status = next;
+        match what {
+            What::StepOwned { resource, .. } if !state.resources.contains(resource) => {
+                state.resources.push(resource.clone());
+            }
+            What::StepSucceeded { output, seconds, .. } => {
+                state.output = Some(output.clone());
+                state.seconds = *seconds;
+            }
+            What::StepFailed { seconds, .. } => state.seconds = *seconds,
+            What::UndoSucceeded { .. } => state.resources.clear(),
+            _ => {}
+        }
+        Ok(())
+    }
+}

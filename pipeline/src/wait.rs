@@ -1,0 +1,81 @@
+//! Waiting with a deadline, for what has to be seen several times in a row.
+
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    context::StepContext,
+    error::{ErrorKind, StepError},
+};
+
+/// How to wait.
+#[derive(Debug, Clone, Copy)]
+pub struct Wait {
+    /// Time between two looks.
+    pub every: Duration,
+    /// Longest time in all.
+    pub deadline: Duration,
+    /// How many good looks in a row end the wait. More than one where the view lags and may go back and forth.
+    pub in_a_row: u32,
+}
+
+/// What one look saw.
+pub enum Look<T> {
+    /// What was waited for.
+    Ready(T),
+    /// Not yet; for people, what is seen now.
+    NotYet(String),
+}
+
+impl Wait {
+    pub const fn new(every: Duration, deadline: Duration) -> Self {
+        Self { every, deadline, in_a_row: 1 }
+    }
+
+    #[must_use]
+    pub const fn in_a_row(mut self, times: u32) -> Self {
+        self.in_a_row = times;
+        self
+    }
+
+    /// Looks until it has seen `what` often enough in a row.
+    ///
+    /// # Errors
+    /// What a look fails with; [`ErrorKind::TimedOut`] with the last thing seen; [`ErrorKind::Interrupted`].
+    pub async fn until<T, F, Fut>(self, context: &StepContext, what: &str, mut look: F) -> Result<T, StepError>
+    where
+        F: FnMut() -> Fut,
+        Fut: Future<Output = Result<Look<T>, StepError>>,
+    {
+        let begun = Instant::now();
+        let mut good = 0;
+        loop {
+            let seen = match look().await? {
+                Look::Ready(value) => {
+                    good += 1;
+                    if good >= self.in_a_row {
+                        return Ok(value);
+                    }
+                    format!("{what}: seen {good} of {} times", self.in_a_row)
+                }
+                Look::NotYet(status) => {
+                    good = 0;
+                    status
+                }
+            };
+            if begun.elapsed() + self.every > self.deadline {
+                return Err(StepError::new(
+                    ErrorKind::TimedOut,
+                    format!("waited {} s for {what}; last seen: {seen}", self.deadline.as_secs()),
+                ));
+            }
+            context.waiting(seen);
+            tokio::select! {
+                () = tokio::time::sleep(self.every) => {}
+                () = context.cancellation().cancelled() => return Err(StepError::interrupted()),
+            }
+        }
+    }
+}
