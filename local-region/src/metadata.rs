@@ -2,8 +2,17 @@
 //!
 //! The service listens on the engine network's gateway; each instance's network interface rewrites 169.254.169.254:80
 //! to it. An instance is known by the address it calls from.
+//!
+//! What is answered, and with which status, follows "Use the Instance Metadata Service" in the EC2 user guide. Temporary
+//! credentials are not made here: a role is listed, but asking for its credentials is a 404.
 
 use std::net::Ipv4Addr;
+
+mod categories;
+mod server;
+mod tokens;
+
+pub use server::{MetadataServer, serve, serve_by};
 
 /// What an instance can learn about itself.
 #[derive(Debug, Clone, Default)]

@@ -1,0 +1,135 @@
+//! An instance's network interface: made with its rules, and given new ones while it runs.
+
+use bollard::{
+    body_full,
+    exec::{CreateExecOptions, StartExecResults},
+    query_parameters::{
+        CreateContainerOptionsBuilder, InspectContainerOptions, StartContainerOptions, UploadToContainerOptionsBuilder,
+    },
+};
+use futures::TryStreamExt;
+
+use super::{
+    bodies::{self, RULESETS},
+    engine::{Engine, Failure, QUICK, within},
+    names::Names,
+};
+use crate::instances::{MachineError, MachineSpec};
+
+/// A ruleset as a file of the interface's [`RULESETS`] folder.
+pub struct Ruleset {
+    pub file: &'static str,
+    pub text: String,
+}
+
+/// The file of the inbound rules.
+pub const INBOUND: &str = "inbound.nft";
+/// The file of the rules that lead to the metadata service.
+pub const METADATA: &str = "metadata.nft";
+
+/// Makes the interface's container if it is not there, and gives it its rules before it ever starts.
+///
+/// # Errors
+/// The engine refuses; the address is taken or outside the network.
+pub async fn create(
+    engine: &Engine,
+    names: &Names,
+    spec: &MachineSpec,
+    image: &str,
+    rulesets: &[Ruleset],
+) -> Result<(), MachineError> {
+    let container = names.interface(&spec.instance_id);
+    let what = format!("cannot make the network interface of {} at {}", spec.instance_id, spec.private_ip);
+    let options = CreateContainerOptionsBuilder::new().name(&container).build();
+    let body = bodies::interface(engine, names, spec, image);
+    match within(QUICK, what, engine.docker.create_container(Some(options), body)).await {
+        Err(failure) if failure.is_absent() => {
+            return Err(failure.with_hint(format!("the engine has no image {image}: build it, `alcedo image build`")));
+        }
+        Err(failure) if !failure.is_conflict() => return Err(failure.into()),
+        _ => {}
+    }
+    write(engine, &container, rulesets).await?;
+    Ok(())
+}
+
+/// Starts the interface, if it does not run, and returns when the rules it holds are in force.
+///
+/// # Errors
+/// The engine or nft refuses.
+pub async fn start(engine: &Engine, names: &Names, instance_id: &str) -> Result<(), MachineError> {
+    let container = names.interface(instance_id);
+    let what = format!("cannot start the network interface of {instance_id}");
+    within(QUICK, what, engine.docker.start_container(&container, None::<StartContainerOptions>)).await?;
+    load(engine, &container).await
+}
+
+/// Replaces rulesets; on an interface that runs, they are in force on return, and otherwise when it starts.
+///
+/// # Errors
+/// There is no such interface; the engine or nft refuses.
+pub async fn change(
+    engine: &Engine,
+    names: &Names,
+    instance_id: &str,
+    rulesets: &[Ruleset],
+) -> Result<(), MachineError> {
+    let container = names.interface(instance_id);
+    write(engine, &container, rulesets).await?;
+    let what = format!("cannot look at the network interface of {instance_id}");
+    let call = engine.docker.inspect_container(&container, None::<InspectContainerOptions>);
+    let inspected = within(QUICK, what, call).await?;
+    if inspected.state.and_then(|state| state.running) == Some(true) {
+        load(engine, &container).await?;
+    }
+    Ok(())
+}
+
+/// Puts rulesets into the interface's file system. That works whether or not it runs.
+async fn write(engine: &Engine, container: &str, rulesets: &[Ruleset]) -> Result<(), Failure> {
+    let mut archive = tar::Builder::new(Vec::new());
+    for ruleset in rulesets {
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o600);
+        header.set_size(ruleset.text.len() as u64);
+        let path = format!("{}/{}", RULESETS.trim_start_matches('/'), ruleset.file);
+        archive.append_data(&mut header, path, ruleset.text.as_bytes()).expect("a vector takes all that is written");
+    }
+    let archive = archive.into_inner().expect("a vector takes all that is written");
+    let options = UploadToContainerOptionsBuilder::new().path("/").build();
+    let what = format!("cannot give {container} its firewall rules");
+    within(QUICK, what, engine.docker.upload_to_container(container, Some(options), body_full(archive.into()))).await
+}
+
+/// Has nft read all rulesets, as one transaction.
+async fn load(engine: &Engine, container: &str) -> Result<(), MachineError> {
+    let script = format!("cat {RULESETS}/*.nft | nft -f -");
+    let options = CreateExecOptions {
+        cmd: Some(vec!["/bin/sh".to_owned(), "-c".to_owned(), script]),
+        attach_stdout: Some(true),
+        attach_stderr: Some(true),
+        ..CreateExecOptions::default()
+    };
+    let run = async {
+        let exec = engine.docker.create_exec(container, options).await?;
+        let mut said = Vec::new();
+        if let StartExecResults::Attached { mut output, .. } = engine.docker.start_exec(&exec.id, None).await? {
+            while let Some(part) = output.try_next().await? {
+                said.extend_from_slice(&part.into_bytes());
+            }
+        }
+        Ok((engine.docker.inspect_exec(&exec.id).await?.exit_code, said))
+    };
+    match within(QUICK, format!("cannot load the firewall rules of {container}"), run).await? {
+        (Some(0), _) => Ok(()),
+        (code, said) => Err(MachineError {
+            what: format!(
+                "nft refused the firewall rules of {container} (exit code {}): {}",
+                code.map_or("unknown".to_owned(), |code| code.to_string()),
+                String::from_utf8_lossy(&said).trim()
+            ),
+            hint: Some("the machine needs the kernel modules nf_tables, nf_conntrack and nf_nat".to_owned()),
+            source: None,
+        }),
+    }
+}
