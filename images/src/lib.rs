@@ -1,1 +1,19 @@
-//! images
+//! From a recipe to a container image and a server image with the same root.
+//!
+//! Two arrows start at one [`recipe`]:
+//!
+//! ```text
+//! recipe ─ bootstrap ─▶ engine image ─ build_image (build packages) ─▶ container ─ archive ─▶ artifact.tar.zst
+//!    └──────────────────▶ server's base ─ builder: provision, scrub ─▶ server image ◀─ installed from ┘
+//! ```
+//!
+//! The first makes the artifact: [`build_image`] adds build packages to the recipe's root, [`container`] runs the build
+//! in it, [`archive`] packs what it made. The second makes the server image: [`session`] reaches a builder whose host
+//! key was read from its [`console`], [`provision`] installs the artifact and runs the project's steps, [`scrub`]
+//! removes what belongs to one machine only. [`base_match`] keeps the arrows together: an artifact is installed only on
+//! the root that it was built for. [`inputs`] and [`fingerprint`] say when an artifact or an image can be reused.
+//!
+//! This crate knows no cloud. Its caller launches the builder, opens the way to it, and makes an image of it.
+
+pub mod engine;
+pub mod event;
