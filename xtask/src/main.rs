@@ -1,1 +1,65 @@
-fn main() {}
+//! The project's own chores, run as `cargo xtask <chore>` from anywhere inside the project.
+//!
+//! Exit codes: 0 done; 1 something failed or is missing (it is said what, and how to get it); 2 wrong usage.
+
+mod alcedo;
+mod app_copy;
+mod demo;
+mod engine;
+mod extras;
+mod needs;
+mod process;
+mod project;
+mod setup;
+mod stage_table;
+mod terminal;
+mod test;
+mod test_counts;
+mod traffic;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The project's own chores", arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Check what the project needs; as root on Debian or Ubuntu, install what is missing
+    Setup {
+        /// Also what only the tests need: Python packages, Packer, Ansible, cargo-deny
+        #[arg(long)]
+        tests: bool,
+    },
+    /// Deploy the example app to real servers on this machine, change it, deploy again, and roll back
+    Demo,
+    /// Run every check and test of the project
+    Test {
+        /// Only tests whose name contains this
+        filter: Option<String>,
+    },
+    /// Run a program and write its peak memory to a file; `bench` calls this
+    #[command(hide = true)]
+    Measure(process::Measure),
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().chore {
+        Chore::Setup { tests } => setup::run_chore(tests),
+        Chore::Demo => demo::run(),
+        Chore::Test { filter } => test::run(filter.as_deref()),
+        Chore::Measure(what) => return process::measure(&what),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            terminal::failure(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
