@@ -14,11 +14,13 @@
 pub mod balancer;
 pub mod clock;
 pub mod config;
+pub mod firewall;
 pub mod instances;
 pub mod metadata;
 pub mod region;
 pub mod s3;
 pub mod server;
+pub mod servers;
 pub mod state;
 pub mod throttle;
 pub mod wire;

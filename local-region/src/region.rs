@@ -1,14 +1,22 @@
 //! One running region: what everything else is handed.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
 
-use tokio::sync::watch;
+use tokio::sync::{OwnedMutexGuard, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    balancer::Ports,
     clock::Clock,
     config::Config,
+    firewall::Firewalls,
     instances::{Machines, Network},
-    state::World,
+    state::{World, ec2::Moment},
+    throttle::Throttle,
 };
 
 /// Configuration, clock, records and machines. The records are only changed through [`Region::change`], which saves them.
@@ -17,8 +25,18 @@ pub struct Region {
     pub clock: Arc<dyn Clock>,
     pub machines: Arc<dyn Machines>,
     pub network: Network,
+    /// The ports that load balancers listen on.
+    pub ports: Ports,
+    /// What runs beside the requests: machines on their way to what the records say.
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stopping: CancellationToken,
+    pub(crate) firewalls: Firewalls,
+    pub(crate) throttle: Throttle,
     world: Mutex<World>,
     changed: watch::Sender<u64>,
+    /// Why the last save failed, until one succeeds again.
+    unsaved: Mutex<Option<String>>,
+    machine_locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl Region {
@@ -29,25 +47,43 @@ impl Region {
         network: Network,
         world: World,
     ) -> Self {
-        Self { config, clock, machines, network, world: Mutex::new(world), changed: watch::Sender::new(0) }
+        Self {
+            config,
+            clock,
+            machines,
+            network,
+            ports: Ports::default(),
+            tasks: TaskTracker::new(),
+            stopping: CancellationToken::new(),
+            firewalls: Firewalls::default(),
+            throttle: Throttle::default(),
+            world: Mutex::new(world),
+            changed: watch::Sender::new(0),
+            unsaved: Mutex::new(None),
+            machine_locks: Mutex::default(),
+        }
     }
 
     /// Looks at the records.
     pub fn read<T>(&self, look: impl FnOnce(&World) -> T) -> T {
-        look(&self.world.lock().expect("no panic while the records are held"))
+        look(&held(&self.world))
     }
 
-    /// Changes the records and saves them before anyone can see the change.
+    /// Changes the records and saves them before anyone can see the change. A save that fails does not undo the change,
+    /// which may already be true of a machine: it is kept, reported by [`Region::unsaved`], and saved with the next one.
     ///
     /// # Errors
     /// Whatever `change` answers; the records are then expected to be untouched.
     pub fn change<T, E>(&self, change: impl FnOnce(&mut World) -> Result<T, E>) -> Result<T, E> {
-        let mut world = self.world.lock().expect("no panic while the records are held");
+        let mut world = held(&self.world);
         let answer = change(&mut world)?;
-        if let Err(error) = world.save(&self.config.folder) {
-            tracing::error!(%error, "the region's records could not be saved");
-        }
+        // Under the lock, so that what is on disk never goes back to an older change.
+        let failure = world.save(&self.config.folder).err().map(|error| {
+            tracing::error!(%error, folder = %self.config.folder.display(), "the records could not be saved");
+            error.to_string()
+        });
         drop(world);
+        *held(&self.unsaved) = failure;
         self.changed.send_modify(|count| *count += 1);
         Ok(answer)
     }
@@ -56,4 +92,39 @@ impl Region {
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
+
+    /// Why the records on disk are behind, e.g. a full disk; `None` while they are not.
+    pub fn unsaved(&self) -> Option<String> {
+        held(&self.unsaved).clone()
+    }
+
+    /// Now, with the lag by which readers see changes.
+    pub fn moment(&self) -> Moment {
+        Moment::new(self.clock.now(), self.config.lags.new_record)
+    }
+
+    /// The right to work on one server: two changes of one machine follow one another.
+    pub(crate) async fn lock_machine(&self, instance_id: &str) -> OwnedMutexGuard<()> {
+        let lock = held(&self.machine_locks).entry(instance_id.to_owned()).or_default().clone();
+        lock.lock_owned().await
+    }
+
+    /// Drops the lock of a server that is gone for good.
+    pub(crate) fn forget_machine(&self, instance_id: &str) {
+        held(&self.machine_locks).remove(instance_id);
+    }
+
+    /// Waits by the region's clock. Answers `false` where the region stops first.
+    pub(crate) async fn pause(&self, lasting: Duration) -> bool {
+        let until = self.clock.now().saturating_add(lasting).unwrap_or(jiff::Timestamp::MAX);
+        tokio::select! {
+            () = self.clock.sleep_until(until) => true,
+            () = self.stopping.cancelled() => false,
+        }
+    }
+}
+
+/// A poisoned lock means that a change panicked half-way: going on would save half a change.
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no panic while a lock of the region is held")
 }

@@ -43,6 +43,25 @@ impl Xml {
         self
     }
 
+    /// Gives the element another name: one structure goes by different names in different answers.
+    pub fn rename(&mut self, name: &str) {
+        name.clone_into(&mut self.name);
+    }
+
+    /// Adds a child before the others; nothing changes where this is a text element.
+    pub fn prepend(&mut self, child: Xml) {
+        if let Content::Children(children) = &mut self.content {
+            children.insert(0, child);
+        }
+    }
+
+    /// Adds a child after the others; nothing changes where this is a text element.
+    pub fn append(&mut self, child: Xml) {
+        if let Content::Children(children) = &mut self.content {
+            children.push(child);
+        }
+    }
+
     /// The whole document, with its declaration.
     pub fn document(&self) -> String {
         let mut writer = Writer::new(Vec::new());

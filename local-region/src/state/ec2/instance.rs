@@ -140,6 +140,10 @@ pub struct Instance {
     pub ebs_optimized: bool,
     pub monitoring: bool,
     pub source_dest_check: bool,
+    /// The engine's reference of its image's root when it was launched: the image may be deregistered since.
+    pub root_reference: String,
+    /// Whether a machine was made for it: then a start finds one, and a launch would be a second first boot.
+    pub has_machine: bool,
 }
 
 impl Instance {

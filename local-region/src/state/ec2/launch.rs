@@ -102,6 +102,7 @@ impl Ec2 {
         let image = self.check_image(&request.image_id, moment)?;
         let (image_gib, image_imds_v2) = (image.volume_gib, image.imds_v2);
         let image_snapshot = image.snapshot_id.clone();
+        let root_reference = image.reference.clone().unwrap_or_default();
         let kind = instance_type::find(&request.instance_type).ok_or_else(|| {
             ApiError::bad(
                 "InvalidParameterValue",
@@ -198,6 +199,8 @@ impl Ec2 {
                 ebs_optimized: request.ebs_optimized,
                 monitoring: request.monitoring,
                 source_dest_check: true,
+                root_reference: root_reference.clone(),
+                has_machine: false,
             };
             self.instances.insert(instance_id.clone(), instance);
             instance_ids.push(instance_id);

@@ -95,6 +95,13 @@ impl Ec2 {
         Some(before)
     }
 
+    /// Records that the engine has a machine for it.
+    pub fn mark_machine(&mut self, instance_id: &str, made: bool) {
+        if let Some(instance) = self.instances.get_mut(instance_id) {
+            instance.has_machine = made;
+        }
+    }
+
     /// Moves all these instances towards `next` where they can go there, and answers each one's change.
     ///
     /// # Errors
