@@ -15,5 +15,7 @@
 //!
 //! This crate knows no cloud. Its caller launches the builder, opens the way to it, and makes an image of it.
 
+pub mod bootstrap;
 pub mod engine;
 pub mod event;
+pub mod recipe;
