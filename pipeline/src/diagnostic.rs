@@ -42,8 +42,7 @@ impl Place {
 fn line_and_column(source: &str, at: usize) -> (usize, usize) {
     let before = &source[..at];
     let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    // A byte order mark takes no column in any editor.
-    let column = before[line_start..].trim_start_matches('\u{feff}').chars().count() + 1;
+    let column = before[line_start..].chars().count() + 1;
     (before.bytes().filter(|&byte| byte == b'\n').count() + 1, column)
 }
 
@@ -59,8 +58,6 @@ pub struct Diagnostic {
     pub file: String,
     /// Where; `None` where the file as a whole is meant, or could not be read at all.
     pub place: Option<Place>,
-    /// A few words shown under the marked text.
-    pub label: Option<String>,
     /// What to do.
     pub help: Vec<String>,
     /// What else to know.

@@ -118,6 +118,7 @@ pub struct Bake {
     pub ssh_user: String,
     /// Default 22.
     #[serde(default = "ssh_port")]
+    #[schemars(range(min = 1))]
     pub ssh_port: u16,
     /// Reach the builder at its private address (over a VPN or from inside the VPC). Default false.
     #[serde(default)]
@@ -264,6 +265,10 @@ pub struct Flip {
     pub listener: Listener,
     /// How green is reached before it has traffic.
     pub preview: Preview,
+    /// The address people use, such as `https://hello.example.com`; probes ask for it at every balancer node. Default: the
+    /// balancer's own name and the listener's port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
     /// How an answer tells which version gave it. Default: nothing is asked, and only the listener is read back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<VersionProbe>,

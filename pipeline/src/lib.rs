@@ -21,3 +21,5 @@ pub mod suite;
 pub mod units;
 pub mod version;
 pub mod wait;
+pub mod overlay;
+pub mod validate;

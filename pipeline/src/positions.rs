@@ -133,15 +133,28 @@ pub enum Fault {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unreadable {
     /// Not YAML; `why` is the parser's reason.
-    Syntax { why: String, at: usize },
+    Syntax {
+        why: String,
+        at: usize,
+    },
     /// More than one document in the text.
-    SecondDocument { at: usize },
-    TooDeep { at: usize },
-    TooManyNodes { at: usize },
+    SecondDocument {
+        at: usize,
+    },
+    TooDeep {
+        at: usize,
+    },
+    TooManyNodes {
+        at: usize,
+    },
     /// An alias within the node it stands for.
-    AliasOfItself { span: Range<usize> },
+    AliasOfItself {
+        span: Range<usize>,
+    },
     /// An alias that expands to more than the limits.
-    AliasTooLarge { span: Range<usize> },
+    AliasTooLarge {
+        span: Range<usize>,
+    },
 }
 
 impl Tree {
@@ -174,6 +187,14 @@ impl Tree {
         match &self.nodes[self.target(node)].content {
             Content::Mapping(entries) => entries.iter().map(|entry| entry.key.as_str()).collect(),
             _ => Vec::new(),
+        }
+    }
+
+    /// Where the first key of the text stands.
+    pub fn first_key(&self) -> Option<Range<usize>> {
+        match &self.nodes[self.root?].content {
+            Content::Mapping(entries) => entries.first().map(|entry| entry.key_span.clone()),
+            _ => None,
         }
     }
 
@@ -210,9 +231,7 @@ impl Tree {
         match &self.nodes[merged].content {
             Content::Mapping(_) => self.entry(merged, name, depth),
             // Of several maps, serde_yaml lets the last one that has a key give it.
-            Content::Sequence(items) => {
-                items.iter().rev().find_map(|&item| self.entry(self.target(item), name, depth))
-            }
+            Content::Sequence(items) => items.iter().rev().find_map(|&item| self.entry(self.target(item), name, depth)),
             _ => None,
         }
     }

@@ -18,6 +18,7 @@ pub struct Check {
     pub name: Option<String>,
     /// How often a failing check is tried again before it counts as failed. Default 0.
     #[serde(default)]
+    #[schemars(range(max = 1000))]
     pub retries: u32,
     /// Time between two tries. Default `1s`.
     #[serde(default = "second")]
@@ -74,6 +75,7 @@ pub struct HttpCheck {
     pub body: Option<String>,
     /// The status that must come. Default 200.
     #[serde(default = "ok")]
+    #[schemars(range(min = 100, max = 599))]
     pub status: u16,
     /// Headers the answer must carry, with exactly these values.
     #[serde(default)]
@@ -98,6 +100,7 @@ pub struct HttpCheck {
 pub struct TcpCheck {
     /// Default: the port of the app.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub port: Option<u16>,
 }
 
@@ -109,6 +112,7 @@ pub struct CommandCheck {
     pub line: String,
     /// The exit code that must come. Default 0.
     #[serde(default)]
+    #[schemars(range(min = 0, max = 255))]
     pub exit_code: i32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stdout_contains: Option<String>,
@@ -173,6 +177,7 @@ pub struct FileCheck {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PortCheck {
+    #[schemars(range(min = 1))]
     pub number: u16,
     /// Default true; false: nothing may listen there.
     #[serde(default = "yes")]

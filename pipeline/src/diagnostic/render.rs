@@ -60,7 +60,7 @@ impl Diagnostic {
         let mut group = Group::with_title(level.primary_title(clean(&self.message)).id(self.id));
         let file = clean(&self.file);
         group = match &self.place {
-            Some(place) => group.element(self.snippet(source, place).path(file)),
+            Some(place) => group.element(Self::snippet(source, place).path(file)),
             None => group.element(Origin::path(file)),
         };
         for note in &self.notes {
@@ -73,13 +73,13 @@ impl Diagnostic {
     }
 
     /// The one line that the place begins on, with the place marked as far as it is on that line.
-    fn snippet(&self, source: &str, place: &Place) -> Snippet<'static, annotate_snippets::Annotation<'static>> {
+    fn snippet(source: &str, place: &Place) -> Snippet<'static, annotate_snippets::Annotation<'static>> {
         let start = source[..place.span.start].rfind('\n').map_or(0, |newline| newline + 1);
         let end = source[place.span.start..].find('\n').map_or(source.len(), |newline| place.span.start + newline);
         let line = source[start..end].trim_end_matches('\r');
         let mut shown = String::new();
         let (mut from, mut to) = (None, None);
-        for (at, c) in line.char_indices().filter(|&(at, c)| !(at == 0 && c == '\u{feff}')) {
+        for (at, c) in line.char_indices() {
             if start + at >= place.span.start {
                 from.get_or_insert(shown.len());
             }
@@ -90,7 +90,7 @@ impl Diagnostic {
         }
         let from = from.unwrap_or(shown.len());
         let to = to.unwrap_or(shown.len()).max(from);
-        let mark = AnnotationKind::Primary.span(from..to).label(self.label.as_deref().map(clean));
+        let mark = AnnotationKind::Primary.span(from..to);
         Snippet::source(shown).line_start(place.line).annotation(mark)
     }
 }

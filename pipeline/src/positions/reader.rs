@@ -5,9 +5,9 @@ use std::{
     ops::Range,
 };
 
-use saphyr_parser::{Event, Parser, ScanError};
+use saphyr_parser::{Event, Marker, Parser};
 
-use super::{Content, Entry, Fault, MAX_DEPTH, MAX_NODES, MAX_TEXT, Node, Size, Tree, Unreadable, boundary};
+use super::{Content, Entry, Fault, MAX_DEPTH, MAX_NODES, MAX_TEXT, Node, Size, Tree, Unreadable};
 
 struct Open {
     node: usize,
@@ -38,9 +38,13 @@ pub(super) fn read(source: &str) -> Result<Tree, Unreadable> {
         documents: 0,
     };
     let mut parser = Parser::new_from_str(source);
+    let mut lines = Lines::of(source);
     while let Some(event) = parser.next_event() {
-        let (event, span) = event.map_err(|error| syntax(&error, source))?;
-        reader.take(event, reader.clip(span.start.index()..span.end.index()))?;
+        let (event, span) = event
+            .map_err(|error| Unreadable::Syntax { why: error.info().to_owned(), at: lines.offset(error.marker()) })?;
+        let start = lines.offset(&span.start);
+        let end = lines.offset(&span.end).max(start);
+        reader.take(event, start..end)?;
     }
     Ok(reader.tree)
 }
@@ -54,10 +58,8 @@ impl Reader<'_> {
                 if self.documents > 1 { Err(Unreadable::SecondDocument { at: span.start }) } else { Ok(()) }
             }
             Event::Alias(anchor) => {
-                let target = *self
-                    .anchors
-                    .get(&anchor)
-                    .ok_or_else(|| Unreadable::AliasOfItself { span: span.clone() })?;
+                let target =
+                    *self.anchors.get(&anchor).ok_or_else(|| Unreadable::AliasOfItself { span: span.clone() })?;
                 let size = self.tree.nodes[target].size;
                 if size.nodes > MAX_NODES || size.text > MAX_TEXT {
                     return Err(Unreadable::AliasTooLarge { span });
@@ -183,13 +185,36 @@ impl Reader<'_> {
         let text = &self.source[span.clone()];
         span.start..span.start + text.trim_end().len()
     }
-
-    fn clip(&self, span: Range<usize>) -> Range<usize> {
-        let start = boundary(self.source, span.start);
-        start..boundary(self.source, span.end).max(start)
-    }
 }
 
-fn syntax(error: &ScanError, source: &str) -> Unreadable {
-    Unreadable::Syntax { why: error.info().to_owned(), at: boundary(source, error.marker().index()) }
+/// From the parser's lines and columns to bytes. Its own index counts characters in some places and bytes in others
+/// (saphyr-parser 0.2.2), so it cannot be used in a text that has more than ASCII.
+struct Lines<'s> {
+    source: &'s str,
+    starts: Vec<usize>,
+    /// The last answer: line, column and byte. Events come in the order of the text, so the next is a short walk away
+    /// even where all of the text is one line.
+    last: (usize, usize, usize),
+}
+
+impl<'s> Lines<'s> {
+    fn of(source: &'s str) -> Self {
+        let bytes = source.as_bytes();
+        let breaks = |at: usize| bytes[at] == b'\n' || bytes[at] == b'\r' && bytes.get(at + 1) != Some(&b'\n');
+        let starts = std::iter::once(0).chain((0..bytes.len()).filter(|&at| breaks(at)).map(|at| at + 1)).collect();
+        Self { source, starts, last: (0, 0, 0) }
+    }
+
+    fn offset(&mut self, marker: &Marker) -> usize {
+        let (line, column) = (marker.line().saturating_sub(1), marker.col());
+        let Some(&start) = self.starts.get(line) else { return self.source.len() };
+        let (known_column, known) = match self.last {
+            (last_line, last_column, at) if last_line == line && last_column <= column => (last_column, at),
+            _ => (0, start),
+        };
+        let rest = &self.source[known..];
+        let at = known + rest.char_indices().nth(column - known_column).map_or(rest.len(), |(at, _)| at);
+        self.last = (line, column, at);
+        at
+    }
 }

@@ -1,0 +1,112 @@
+//! Rules of `flip`, `hold` and `retire`.
+
+use http::{HeaderName, HeaderValue};
+
+use crate::{file::Retire, units::Span};
+
+use super::{Add, At, Part, Problem, exactly_one, http_url, json_path, not_zero, quote, url_path};
+
+pub(super) fn check(top: &At<'_>, add: Add<'_>) {
+    if let Some(flip) = top.get("flip") {
+        load_balancer(&flip, add);
+        preview(&flip, add);
+        if let Some(url) = flip.get("url") {
+            http_url(url, "such as https://hello.example.com", add);
+        }
+        url_path(flip.find("version.path"), add);
+        if let Some(json) = flip.find("version.json")
+            && let Some(text) = json.text()
+        {
+            json_path(text, &json.path, Part::Value, add);
+        }
+        not_zero(flip.get("timeout"), add);
+    }
+    if let Some(hold) = top.find("hold.for")
+        && hold.span().is_some_and(Span::is_zero)
+    {
+        add(Problem::warning(
+            "no-hold",
+            &hold.path,
+            "without a hold, blue is retired at once and a rollback launches servers",
+        )
+        .help("hold: { for: 5m } keeps blue ready that long"));
+    }
+    not_zero(top.find("retire.timeout"), add);
+    retire(top, add);
+}
+
+/// A balancer's name: at most 32 letters, digits and hyphens (CreateLoadBalancer, Name), or an ARN.
+fn load_balancer(flip: &At<'_>, add: Add<'_>) {
+    let Some(at) = flip.find("listener.load_balancer") else { return };
+    let Some(text) = at.text() else { return };
+    let named = (1..=32).contains(&text.len())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+        && !text.starts_with("internal-");
+    let arn = text.strip_prefix("arn:").is_some_and(|rest| rest.contains(":loadbalancer/app/"));
+    if !named && !arn {
+        add(Problem::error("bad-name", &at.path, format!("{} is no load balancer's name or ARN", quote(text)))
+            .help("a name has at most 32 letters, digits and hyphens; the ARN is an application load balancer's"));
+    }
+}
+
+fn preview(flip: &At<'_>, add: Add<'_>) {
+    let Some(preview) = flip.get("preview") else { return };
+    exactly_one(&preview, &["header", "port"], add);
+    if let (Some(test), Some(port)) = (preview.get("port"), flip.find("listener.port"))
+        && test.number().is_some()
+        && test.number() == port.number()
+    {
+        add(Problem::error("port-conflict", &test.path, "the preview needs a port of its own, not the listener's"));
+    }
+    let Some(header) = preview.get("header").filter(|header| header.value.is_object()) else { return };
+    if let Some(name) = header.get("name")
+        && let Some(text) = name.text()
+    {
+        // Elastic Load Balancing, HttpHeaderConditionConfig: at most 40 characters, and not the Host header.
+        let legal = HeaderName::from_bytes(text.as_bytes()).is_ok() && text.len() <= 40;
+        if !legal || text.eq_ignore_ascii_case("host") {
+            add(Problem::error("bad-header", &name.path, format!("{} cannot be the preview's header", quote(text)))
+                .help("use at most 40 letters, digits and hyphens, such as X-Alcedo-Preview; `Host` is not allowed"));
+        }
+    }
+    if let Some(value) = header.get("value")
+        && let Some(text) = value.text()
+    {
+        if text.is_empty() || text.len() > 128 || HeaderValue::from_str(text).is_err() {
+            add(Problem::error("bad-header", &value.path, format!("{} cannot be a header's value", quote(text)))
+                .help("use 1 to 128 visible characters"));
+        } else if text.contains(['*', '?']) {
+            add(Problem::error("bad-header", &value.path, "a balancer takes `*` and `?` for any characters")
+                .help("use a value without them, so that only requests meant for green get there"));
+        }
+    }
+    priorities(flip, &header, add);
+}
+
+/// Rules are asked in the order of their priorities, lowest first, so the preview must come before the app's own rule.
+fn priorities(flip: &At<'_>, header: &At<'_>, add: Add<'_>) {
+    let Some(rule) = flip.find("listener.rule") else { return };
+    let priority = header.get("priority");
+    let (Some(preview), Some(app)) = (priority.as_ref().map_or(Some(1), At::number), rule.number()) else { return };
+    if preview >= app {
+        let message =
+            format!("the preview's rule (priority {preview}) must come before the app's rule (priority {app})");
+        let path = priority.map_or(rule.path, |priority| priority.path);
+        add(Problem::error("preview-behind-rule", &path, message)
+            .help("lower priorities are asked first: give the preview the lower one"));
+    }
+}
+
+fn retire(top: &At<'_>, add: Add<'_>) {
+    let timeout = top.find("retire.timeout");
+    let Some(delay) = top.find("launch.deregistration_delay").and_then(|at| at.span()) else { return };
+    let Some(longest) = timeout.as_ref().map_or(Some(Retire::default().timeout), At::span) else { return };
+    if !longest.is_zero() && delay >= longest {
+        let message = format!("`retire.timeout` ({longest}) leaves no time after the drain ({delay})");
+        let path = timeout.map_or_else(|| top.path.key("launch").key("deregistration_delay"), |at| at.path);
+        add(Problem::error("out-of-range", &path, message)
+            .help("make it some minutes longer than `launch.deregistration_delay`"));
+    }
+}
