@@ -36,6 +36,7 @@ const (
 func main() {
 	listen := flag.String("listen", ":8080", "address and port to listen on")
 	flag.Parse()
+	log.SetFlags(0) // The journal stamps every line with its time.
 
 	version := os.Getenv("HELLO_VERSION")
 	if version == "" {

@@ -145,7 +145,7 @@ impl Engine {
 
 /// HTTP/1.0, because then the answer is not chunked and ends with the connection.
 fn exchange(mut stream: impl Read + Write, path: &str) -> Result<String> {
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: engine\r\n\r\n")?;
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: engine\r\n\r\n").as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     Ok(answer)
@@ -245,9 +245,13 @@ mod tests {
         let server = thread::spawn(move || {
             for body in ["OK", r#"{"Version":"1.2"}"#, "not well"] {
                 let (mut stream, _) = listener.accept().unwrap();
-                let mut request = [0; 256];
-                let length = stream.read(&mut request).unwrap();
-                assert!(request[..length].starts_with(b"GET /"));
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") {
+                    let mut byte = [0];
+                    stream.read_exact(&mut byte).unwrap();
+                    request.extend(byte);
+                }
+                assert!(request.starts_with(b"GET /"));
                 write!(stream, "HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\n{body}").unwrap();
             }
         });
