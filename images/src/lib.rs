@@ -15,7 +15,22 @@
 //!
 //! This crate knows no cloud. Its caller launches the builder, opens the way to it, and makes an image of it.
 
+pub mod archive;
+pub mod base;
 pub mod bootstrap;
+pub mod build;
+pub mod build_image;
+mod collect;
+pub mod commit;
+mod container;
 pub mod engine;
 pub mod event;
+pub mod leftover;
+mod lines;
+pub mod pack;
+mod pipe;
 pub mod recipe;
+pub mod source;
+
+pub use bootstrap::BaseImage;
+pub use engine::Engine;

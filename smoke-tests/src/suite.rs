@@ -81,7 +81,9 @@ fn http_problems(http: &HttpCheck, wrong: &mut Vec<String>) {
     }
     wrong.extend(http.body_matches.as_deref().and_then(regex_problem));
     for path in http.json.keys() {
-        if let Err(error) = JsonPath::parse(path) {
+        if !path.starts_with('$') {
+            wrong.push(format!("`{path}` is not a JSON path (RFC 9535): one starts with `$`, as in `$.{path}`"));
+        } else if let Err(error) = JsonPath::parse(path) {
             wrong.push(format!("`{path}` is not a JSON path (RFC 9535): {error}"));
         }
     }
@@ -123,7 +125,7 @@ mod tests {
         check 3 (G T health): 7 is not an HTTP status
         check 3 (G T health): `a b` is not a header's name
         check 3 (G T health): `(` is not a regular expression: regex parse error:
-        check 3 (G T health): `status` is not a JSON path (RFC 9535): at position 0, in json path string: path string must start with `$`
+        check 3 (G T health): `status` is not a JSON path (RFC 9535): one starts with `$`, as in `$.status`
         check 4 (file /x): `rw` is not a mode in octal, such as "0644"
         check 5 (tcp): its timeout is zero
         "#);
