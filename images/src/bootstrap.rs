@@ -31,6 +31,9 @@ pub const PACKAGE_LIST: &str = "/usr/lib/alcedo/packages";
 /// The program that makes the root, and the Debian package of the same name.
 const TOOL: &str = "mmdebstrap";
 
+/// mmdebstrap's own hook for a root without the pre-2023 directory layout; its package brings it.
+const MERGE_USR: &str = "/usr/share/mmdebstrap/hooks/maybe-merged-usr";
+
 /// For all of mmdebstrap's work. It takes half a minute where the mirror is near, minutes over a slow line.
 const BOOTSTRAP_DEADLINE: Duration = Duration::from_secs(30 * 60);
 /// For the engine to take in a root of a few hundred megabytes.
@@ -202,6 +205,10 @@ fn run_arguments(recipe: &Recipe, folder: &Path, root: &Path) -> Vec<String> {
     let folder = folder.display();
     let mut arguments = vec!["--mode=auto".to_owned(), "--variant=apt".to_owned(), "--format=tar".to_owned()];
     arguments.push(format!("--include={}", manifest.packages.join(",")));
+    // Merges /usr before packages are unpacked; otherwise `usrmerge` does it, and brings all of Perl for that.
+    if Path::new(MERGE_USR).exists() {
+        arguments.push(format!("--hook-dir={MERGE_USR}"));
+    }
     // Only the newest index is wanted, and nobody reads translated descriptions.
     arguments.push("--aptopt=Acquire::Languages \"none\"".to_owned());
     arguments.push("--aptopt=APT::Install-Recommends \"false\"".to_owned());
