@@ -50,7 +50,7 @@ pub const ALWAYS: &[Need] = &[
 
 /// A container engine, needed where none answers.
 pub const ENGINE: Need = Need {
-    what: "a container engine",
+    what: "Docker's engine",
     why: "runs the local region's servers and the builds",
     packages: &["docker.io", "iptables"],
     present: || exists("dockerd") && exists("iptables"),
