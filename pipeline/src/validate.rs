@@ -85,7 +85,7 @@ impl PipelineFile {
     /// Everything that is wrong with it, warnings included.
     pub fn read(path: &FilePath) -> Result<Self, Diagnostics> {
         let name = path.display().to_string();
-        let source = syntax::read(path).map_err(|diagnostic| Diagnostics::new(vec![*diagnostic], ""))?;
+        let source = syntax::read(path)?;
         // The parent of a bare file name is the empty path, which opens nothing.
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(FilePath::new("."));
         check(&source, &name, folder, true)
@@ -195,29 +195,39 @@ fn check(source: &str, file: &str, folder: &FilePath, look_around: bool) -> Resu
     })
 }
 
-/// The one of `known` that `name` is most likely a slip for.
+/// The one of `known` that `name` is most likely a slip for: a third of its letters wrong at most, or the rest left out.
 fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    known
-        .into_iter()
-        .map(|one| (strsim::jaro_winkler(name, one), one))
-        .filter(|&(likeness, _)| likeness > 0.75)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, one)| one)
+    let name = name.to_lowercase();
+    let length = name.chars().count();
+    let slips = |one: &str| match one.to_lowercase() {
+        one if length >= 3 && one.starts_with(&name) => 1,
+        one => strsim::osa_distance(&name, &one),
+    };
+    // A long text is no slip, and comparing it would take its time.
+    let likely = known.into_iter().filter(|_| length <= 40).map(|one| (slips(one), one));
+    likely.filter(|&(slips, _)| slips * 3 <= length.max(3)).min_by_key(|&(slips, _)| slips).map(|(_, one)| one)
 }
 
 /// `a`, `b` and `c`, in backticks.
 fn list<S: AsRef<str>>(names: &[S]) -> String {
+    join(names, "and")
+}
+
+fn join<S: AsRef<str>>(names: &[S], word: &str) -> String {
     let names: Vec<String> = names.iter().map(|name| format!("`{}`", name.as_ref())).collect();
     match names.as_slice() {
         [] => "none".into(),
         [one] => one.clone(),
-        [most @ .., last] => format!("{} and {last}", most.join(", ")),
+        [most @ .., last] => format!("{} {word} {last}", most.join(", ")),
     }
 }
 
 /// A text from the file as messages quote it: cut where it is long, on one line.
 fn quote(text: &str) -> String {
     const MOST: usize = 60;
+    if text.is_empty() {
+        return "an empty text".into();
+    }
     let line = text.lines().next().unwrap_or_default();
     let short: String = line.chars().take(MOST).collect();
     if short.len() < text.trim_end().len() { format!("`{short}…`") } else { format!("`{short}`") }
@@ -226,4 +236,35 @@ fn quote(text: &str) -> String {
 /// A map's entries, or none where the value is something else.
 fn entries(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
     value.as_object().into_iter().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slips_find_what_was_meant_and_nothing_else_does() {
+        let known = ["build", "bake", "smoke_tests", "hold", "health_check", "production", "port"];
+        for (slip, meant) in [
+            ("biuld", Some("build")),
+            ("Build", Some("build")),
+            ("smoketest", Some("smoke_tests")),
+            ("health-check", Some("health_check")),
+            ("prod", Some("production")),
+            ("prot", Some("port")),
+            ("bucket", None),
+            ("x", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest(slip, known), meant, "{slip}");
+        }
+    }
+
+    #[test]
+    fn quotes_are_short_and_on_one_line() {
+        assert_eq!(quote("short"), "`short`");
+        assert_eq!(quote("two\nlines"), "`two…`");
+        assert_eq!(quote(&"x".repeat(500)).chars().count(), 63);
+        assert_eq!(quote(""), "an empty text");
+    }
 }

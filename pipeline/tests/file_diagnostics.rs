@@ -36,7 +36,7 @@ macro_rules! snapshots {
 
 snapshots! {
     misspelt wrong_types missing ranges exclusive does_not_compile names environments duplicates tab unquoted
-    hostile_characters deep anchors
+    hostile_characters control_characters deep anchors
 }
 
 #[test]
@@ -59,11 +59,13 @@ fn colours_change_no_word() {
 
 #[test]
 fn nothing_of_the_file_reaches_the_terminal_as_a_control_character() {
-    let (_, problems) = refused("hostile_characters.yaml");
-    let text = problems.to_string();
-    let odd: Vec<char> = text.chars().filter(|&c| c.is_control() && c != '\n').collect();
-    assert!(odd.is_empty(), "{odd:?} in {text}");
-    assert!(!text.contains(['\u{202e}', '\u{2028}']), "{text}");
+    for name in ["hostile_characters.yaml", "control_characters.yaml"] {
+        let (_, problems) = refused(name);
+        let text = problems.to_string();
+        let odd: Vec<char> = text.chars().filter(|&c| c.is_control() && c != '\n').collect();
+        assert!(odd.is_empty(), "{odd:?} in {text}");
+        assert!(!text.contains(['\u{202e}', '\u{2028}']), "{text}");
+    }
 }
 
 #[test]

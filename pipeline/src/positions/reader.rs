@@ -176,7 +176,8 @@ impl Reader<'_> {
     }
 
     fn note_tag(&mut self, tag: Option<&saphyr_parser::Tag>, span: &Range<usize>) {
-        if let Some(tag) = tag {
+        // `!!str` and its like are YAML's own, and mean what they say.
+        if let Some(tag) = tag.filter(|tag| !tag.is_yaml_core_schema()) {
             self.tree.faults.push(Fault::Tag { tag: tag.to_string(), span: span.clone() });
         }
     }

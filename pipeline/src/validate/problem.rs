@@ -120,26 +120,27 @@ impl Finder<'_> {
             return vec![(self.mark(problem, &problem.path).unwrap_or(0..0), None)];
         }
         let mut spots = Vec::new();
-        let mut by_base = Vec::new();
+        let mut elsewhere = Vec::new();
         for origin in origins {
             if let Origin::Environment(at) = *origin {
                 let in_file = self.shape.environments[at].named_in_file;
                 match in_file.then(|| self.mark(problem, &self.below_environment(at, &problem.path))).flatten() {
                     Some(span) => spots.push((span, None)),
-                    None => by_base.push(at),
+                    None => elsewhere.push(at),
                 }
             }
         }
-        if !by_base.is_empty() || origins.contains(&Origin::Base) {
-            spots.extend(self.in_base(problem, &by_base));
+        let by_base = origins.contains(&Origin::Base);
+        if by_base || !elsewhere.is_empty() {
+            spots.extend(self.in_base(problem, by_base, &elsewhere));
         }
         spots
     }
 
     /// A problem that no environment's own lines show: at the base's line, or, where a key is missing in some
     /// environments only, at what stands for it there.
-    fn in_base(&self, problem: &Problem, environments: &[usize]) -> Vec<Spot> {
-        let everywhere = environments.is_empty() || environments.len() == self.shape.environments.len();
+    fn in_base(&self, problem: &Problem, by_base: bool, environments: &[usize]) -> Vec<Spot> {
+        let everywhere = by_base || environments.len() == self.shape.environments.len();
         let names: Vec<&str> = environments.iter().map(|&at| self.shape.environments[at].name.as_str()).collect();
         let note = (!everywhere).then(|| match names.as_slice() {
             [one] => format!("this is about the environment `{one}`"),

@@ -14,9 +14,10 @@ use serde_json::Value;
 use crate::{positions::Path, units::Span};
 
 use super::{
-    list,
+    join,
     problem::{Found, Origin, Part, Problem},
     quote,
+    schema::default_at,
     shape::Shape,
 };
 
@@ -57,6 +58,14 @@ impl<'a> At<'a> {
         self.text()?.parse().ok()
     }
 
+    /// The length of time at `key`, or the one that counts where there is none.
+    pub fn span_or_default(&self, key: &str) -> Option<Span> {
+        match self.get(key) {
+            Some(at) => at.span(),
+            None => default_at(&self.path.key(key))?.as_str()?.parse().ok(),
+        }
+    }
+
     pub fn items(&self) -> Vec<Self> {
         let items = self.value.as_array().map_or(&[][..], Vec::as_slice);
         items.iter().enumerate().map(|(at, value)| Self { value, path: self.path.index(at) }).collect()
@@ -87,7 +96,7 @@ pub(super) fn check(settings: &Value, add: Add<'_>) {
     for test in top.list("smoke_tests") {
         checks::check(&test, add);
     }
-    if top.list("smoke_tests").is_empty() && !top.value["smoke_tests"].is_string() {
+    if top.get("smoke_tests").is_none_or(|tests| tests.value.as_array().is_some_and(Vec::is_empty)) {
         let path = top.path.key("smoke_tests");
         add(Problem::warning(
             "no-smoke-tests",
@@ -95,7 +104,7 @@ pub(super) fn check(settings: &Value, add: Add<'_>) {
             "nothing but the health check stands between a bad version and users",
         )
         .at(Part::Absent)
-        .help("smoke_tests: [ { http: { path: / } } ]"));
+        .help("add at least one: smoke_tests: [{ http: { path: / } }]"));
     }
 }
 
@@ -191,13 +200,17 @@ fn exactly_one(at: &At<'_>, keys: &[&str], add: Add<'_>) {
     let given: Vec<&str> = keys.iter().copied().filter(|key| at.has(key)).collect();
     match given.as_slice() {
         [_] => {}
-        [] => add(Problem::error("none-of", &at.path, format!("{} needs one of {}", name(&at.path), list(keys)))
+        [] => add(Problem::error("none-of", &at.path, format!("{} needs one of {}", name(&at.path), join(keys, "or")))
             .at(Part::Key)),
         [first, second, ..] => {
-            let message = format!("{} has {}, but can have only one of them", name(&at.path), list(&given));
-            add(Problem::error("more-than-one-of", &at.path.key(second), message).at(Part::Key).help(format!(
-                "remove one; an environment that replaces `{first}` by `{second}` also says `{first}: null`"
-            )));
+            let message = format!("{} has {}, but can have only one of them", name(&at.path), join(&given, "and"));
+            let problem = Problem::error("more-than-one-of", &at.path.key(second), message).at(Part::Key);
+            add(match at.path.enters_a_list() {
+                true => problem.help("remove the others"),
+                false => problem.help(format!(
+                    "remove the others; an environment that replaces `{first}` by `{second}` also says `{first}: null`"
+                )),
+            });
         }
     }
 }
@@ -292,7 +305,9 @@ fn url_path(at: Option<At<'_>>, add: Add<'_>) {
 /// Reports a JSON path that does not compile.
 fn json_path(text: &str, path: &Path, part: Part, add: Add<'_>) {
     if let Err(error) = serde_json_path::JsonPath::parse(text) {
-        add(Problem::error("bad-json-path", path, format!("{} is no JSON path: {}", quote(text), error.message()))
+        let message =
+            format!("{} is no JSON path: it cannot be read from character {} on", quote(text), error.position() + 1);
+        add(Problem::error("bad-json-path", path, message)
             .at(part)
             .help("a path begins with `$`, such as $.status or $.items[0].name (RFC 9535)"));
     }

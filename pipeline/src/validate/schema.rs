@@ -95,6 +95,11 @@ fn schema_at(path: &Path) -> Option<&'static Value> {
     path.0.iter().try_fold(&*SCHEMA, |schema, segment| below(schema, segment))
 }
 
+/// What the types put where the entry at `path` is absent.
+pub(super) fn default_at(path: &Path) -> Option<&'static Value> {
+    schema_at(path)?.get("default")
+}
+
 /// The first sentences of a key's documentation.
 fn documentation(path: &Path) -> Option<String> {
     let schema = schema_at(path)?;
@@ -103,7 +108,7 @@ fn documentation(path: &Path) -> Option<String> {
 }
 
 /// Removes every entry that has no value, where the schema gives the entry a type (a JSON value that a check expects may
-/// well be `null`), and writes a whole number that was given as `2.0` as a whole number.
+/// well be `null`), and writes what means the same in one way: a whole number given as `2.0`, a length of time given as 0.
 pub(super) fn normalise(value: &mut Value) -> Vec<Path> {
     let mut dropped = Vec::new();
     normalise_below(value, &SCHEMA, &Path::default(), &mut dropped);
@@ -138,6 +143,8 @@ fn normalise_below(value: &mut Value, schema: &Value, path: &Path, dropped: &mut
                 }
             }
         }
+        // A length of time that is none needs no unit.
+        Value::Number(number) if schema["format"] == "span" && number.as_u64() == Some(0) => *value = Value::from("0"),
         Value::Number(number) if schema["type"] == "integer" => {
             let whole = number.as_f64().filter(|it| !number.is_i64() && it.fract() == 0.0 && it.abs() < 9e15);
             if let Some(whole) = whole {
@@ -361,13 +368,13 @@ mod tests {
     #[test]
     fn no_value_counts_as_absent_except_where_any_json_is_meant() {
         let mut value = json!({
-            "hold": null, "mystery": null, "launch": { "count": 2.0, "key": null },
+            "hold": null, "mystery": null, "launch": { "count": 2.0, "key": null, "timeout": 0 },
             "smoke_tests": [{ "name": null, "http": { "path": "/", "json": { "$.a": null, "$.b": 2.0 } } }],
         });
         let dropped: Vec<String> = normalise(&mut value).iter().map(Path::to_string).collect();
         assert_eq!(dropped, ["hold", "launch.key", "smoke_tests[0].name"]);
         let expected = json!({
-            "mystery": null, "launch": { "count": 2 },
+            "mystery": null, "launch": { "count": 2, "timeout": "0" },
             "smoke_tests": [{ "http": { "path": "/", "json": { "$.a": null, "$.b": 2.0 } } }],
         });
         assert_eq!(value, expected);

@@ -5,7 +5,7 @@ use std::{fs::File, io::Read, ops::Range, path::Path as FilePath};
 use serde_json::{Map, Number, Value};
 
 use crate::{
-    diagnostic::{Diagnostic, Place, Severity},
+    diagnostic::{Diagnostic, Diagnostics, Place, Severity},
     positions::{Fault, MAX_DEPTH, MAX_NODES, Tree, Unreadable},
 };
 
@@ -24,37 +24,36 @@ fn diagnostic(id: &'static str, file: &str, place: Option<Place>, message: impl 
 }
 
 /// The text of a file, if it is one of a sensible size.
-pub(super) fn read(path: &FilePath) -> Result<String, Box<Diagnostic>> {
+pub(super) fn read(path: &FilePath) -> Result<String, Diagnostics> {
     let file = path.display().to_string();
+    let alone = |one: Diagnostic| Diagnostics::new(vec![one], "");
     let unreadable = |error: std::io::Error| {
         let mut one = diagnostic("unreadable", &file, None, format!("cannot read the pipeline file: {error}"));
         if error.kind() == std::io::ErrorKind::NotFound {
-            one.help
-                .push("run this in the folder of alcedo.yaml, name the file with -f, or write one: alcedo init".into());
+            one.help.push("run this in the folder of alcedo.yaml, name the file with -f, or write one: alcedo init".into());
         }
-        Box::new(one)
+        alone(one)
     };
     let opened = File::open(path).map_err(unreadable)?;
     if opened.metadata().map_err(unreadable)?.is_dir() {
         let mut one = diagnostic("unreadable", &file, None, "the pipeline file is a folder");
         one.help.push(format!("name the file in it: {}", path.join("alcedo.yaml").display()));
-        return Err(Box::new(one));
+        return Err(alone(one));
     }
     let mut bytes = Vec::new();
     // Bounded by what is read, not by what the file system says: a pipe has no size.
     opened.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > MAX_BYTES {
-        return Err(Box::new(too_large(&file)));
+        return Err(alone(too_large(&file)));
     }
     String::from_utf8(bytes).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
-        let text = String::from_utf8_lossy(&error.as_bytes()[..valid]).into_owned();
-        let place = Place::of(&text, valid..valid);
-        let message =
-            format!("the file is not UTF-8 text: byte {valid}, on line {}, belongs to no character", place.line);
-        let mut one = diagnostic("not-utf-8", &file, None, message);
+        let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
+        // Up to there, the two texts are the same.
+        let place = Place::of(&text, valid..valid + char::REPLACEMENT_CHARACTER.len_utf8());
+        let mut one = diagnostic("not-utf-8", &file, Some(place), "the file is not UTF-8 text");
         one.help.push("save the file as UTF-8".into());
-        Box::new(one)
+        Diagnostics::new(vec![one], text)
     })
 }
 
@@ -68,6 +67,7 @@ pub(super) fn tree(source: &str, file: &str) -> Result<(Tree, Vec<Diagnostic>), 
         return Err(Box::new(too_large(file)));
     }
     let place = |span: Range<usize>| Some(Place::of(source, span));
+    let hidden = hidden_characters(source, file);
     let tree = Tree::parse(source).map_err(|unreadable| Box::new(refuse(unreadable, source, file)))?;
     if tree.is_empty() {
         let mut one = diagnostic("empty", file, None, "the file is empty");
@@ -95,8 +95,31 @@ pub(super) fn tree(source: &str, file: &str) -> Result<(Tree, Vec<Diagnostic>), 
             one
         }
     });
-    let faults = faults.collect();
+    let faults = hidden.into_iter().chain(faults).collect();
     Ok((tree, faults))
+}
+
+/// Characters that nobody sees and that change what is seen: YAML forbids most, and none belongs into a file that people
+/// must be able to trust when they read it.
+fn hidden_characters(source: &str, file: &str) -> Vec<Diagnostic> {
+    /// One bad paste can bring thousands.
+    const MOST: usize = 10;
+    let hidden = |c: char| match c {
+        '\t' | '\n' | '\r' => false,
+        // Those that turn text around (Unicode Standard Annex 9), and two that break lines where editors show none.
+        '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}' => true,
+        _ => c.is_control(),
+    };
+    let found = source.char_indices().filter(|&(_, c)| hidden(c)).take(MOST);
+    found
+        .map(|(at, c)| {
+            let place = Some(Place::of(source, at..at + c.len_utf8()));
+            let message = format!("the invisible character U+{:04X} has no place here", u32::from(c));
+            let mut one = diagnostic("hidden-character", file, place, message);
+            one.help.push("remove it; in a text between double quotes, write it as an escape".into());
+            one
+        })
+        .collect()
 }
 
 fn refuse(unreadable: Unreadable, source: &str, file: &str) -> Diagnostic {

@@ -3,7 +3,7 @@
 use super::{
     Add, At, Part, Problem,
     build::{absolute, recipe},
-    checks, exactly_one, inside, instance_type, list, name, not_blank, not_zero, quote, variables,
+    checks, exactly_one, inside, instance_type, join, name, not_blank, not_zero, quote, variables,
 };
 
 pub(super) fn check(top: &At<'_>, add: Add<'_>) {
@@ -54,7 +54,7 @@ fn base(bake: &At<'_>, add: Add<'_>) {
         add(Problem::error("none-of", &base.path, message).at(Part::Key).help("base: { recipe: debian-bookworm }"));
     } else if forms.len() > 1 {
         let second = ["ami", "owner", "name"].into_iter().find(|key| base.has(key) && *key != forms[0]);
-        let message = format!("{} has {}, but can have only one of them", name(&base.path), list(&forms));
+        let message = format!("{} has {}, but can have only one of them", name(&base.path), join(&forms, "and"));
         add(Problem::error("more-than-one-of", &base.path.key(second.unwrap_or("ami")), message)
             .at(Part::Key)
             .help("remove one; an environment that replaces a form of the base sets the other's keys to null"));

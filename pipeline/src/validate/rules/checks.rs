@@ -78,8 +78,8 @@ fn ask_http(check: &At<'_>, http: &At<'_>, add: Add<'_>) {
         json_path(path, &at.path, Part::Key, add);
     }
     not_zero(http.get("within"), add);
-    if let (Some(within), Some(timeout)) = (http.get("within"), check.get("timeout"))
-        && let (Some(bound), Some(deadline)) = (within.span(), timeout.span())
+    if let Some(within) = http.get("within")
+        && let (Some(bound), Some(deadline)) = (within.span(), check.span_or_default("timeout"))
         && bound > deadline
     {
         let message = format!("`within` ({bound}) is longer than the check's timeout ({deadline}), which comes first");

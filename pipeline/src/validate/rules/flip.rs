@@ -100,12 +100,17 @@ fn priorities(flip: &At<'_>, header: &At<'_>, add: Add<'_>) {
 }
 
 fn retire(top: &At<'_>, add: Add<'_>) {
-    let timeout = top.find("retire.timeout");
-    let Some(delay) = top.find("launch.deregistration_delay").and_then(|at| at.span()) else { return };
-    let Some(longest) = timeout.as_ref().map_or(Some(Retire::default().timeout), At::span) else { return };
-    if !longest.is_zero() && delay >= longest {
-        let message = format!("`retire.timeout` ({longest}) leaves no time after the drain ({delay})");
-        let path = timeout.map_or_else(|| top.path.key("launch").key("deregistration_delay"), |at| at.path);
+    let Some(delay) = top.find("launch.deregistration_delay") else { return };
+    let longest = match top.find("retire.timeout") {
+        Some(at) => at.span(),
+        None => Some(Retire::default().timeout),
+    };
+    if let (Some(drain), Some(longest)) = (delay.span(), longest)
+        && drain >= longest
+        && !longest.is_zero()
+    {
+        let message = format!("`retire.timeout` ({longest}) leaves no time after the drain ({drain})");
+        let path = top.find("retire.timeout").unwrap_or(delay).path;
         add(Problem::error("out-of-range", &path, message)
             .help("make it some minutes longer than `launch.deregistration_delay`"));
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::file::HealthCheck;
+use crate::units::Span;
 
 use super::{Add, At, Problem, inside, instance_type, not_blank, not_zero, quote, url_path, whole_seconds};
 
@@ -36,21 +36,15 @@ fn health_check(launch: &At<'_>, add: Add<'_>) {
     // Elastic Load Balancing, CreateTargetGroup: HealthCheckIntervalSeconds, HealthCheckTimeoutSeconds.
     whole_seconds(health.get("interval"), 5..=300, add);
     whole_seconds(health.get("timeout"), 2..=120, add);
-    let default = HealthCheck::default();
-    let span = |key, default| match health.get(key) {
-        Some(at) => at.span().map(|span| (span, Some(at.path))),
-        None => Some((default, None)),
-    };
-    if let (Some((interval, at_interval)), Some((timeout, at_timeout))) =
-        (span("interval", default.interval), span("timeout", default.timeout))
+    // What is out of AWS's range was told already; the two are compared where both could be right.
+    if let (Some(interval), Some(timeout)) = (health.span_or_default("interval"), health.span_or_default("timeout"))
         && timeout >= interval
-        && let Some(path) = at_timeout.or(at_interval)
+        && interval >= Span::seconds(5)
+        && timeout <= Span::seconds(120)
     {
-        add(Problem::error(
-            "out-of-range",
-            &path,
-            format!("the timeout ({timeout}) must be shorter than the interval ({interval})"),
-        ));
+        let key = if health.has("timeout") { "timeout" } else { "interval" };
+        let message = format!("the timeout ({timeout}) must be shorter than the interval ({interval})");
+        add(Problem::error("out-of-range", &health.path.key(key), message));
     }
     if let Some(matcher) = health.get("matcher")
         && let Some(text) = matcher.text()
