@@ -45,7 +45,8 @@ pub struct TestRegion {
     pub name: String,
     pub network: Network,
     pub base: BaseImage,
-    pub metadata: MetadataServer,
+    /// Serves until the region is dropped.
+    _metadata: MetadataServer,
     known: Arc<Known>,
     keys: TempDir,
 }
@@ -81,7 +82,7 @@ impl TestRegion {
         let path = keys.path().join("login");
         let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&path).status().await;
         assert!(made.expect("openssh-client is installed").success());
-        Self { machines, name, network, base, metadata, known, keys }
+        Self { machines, name, network, base, _metadata: metadata, known, keys }
     }
 
     fn key(&self) -> PathBuf {

@@ -26,8 +26,9 @@ pub fn inbound(rules: &[FirewallRule]) -> String {
 /// A ruleset that leads 169.254.169.254:80 to the metadata service.
 pub fn metadata(gateway: Ipv4Addr, port: u16) -> String {
     let body = format!(
+        // -100 is where destinations are rewritten; nft has a name for it (`dstnat`), but not in this hook.
         "  chain output {{\n    \
-         type nat hook output priority dstnat;\n    \
+         type nat hook output priority -100;\n    \
          ip daddr 169.254.169.254 tcp dport 80 dnat to {gateway}:{port}\n  }}\n"
     );
     replacing("ip", "alcedo_metadata", &body)

@@ -11,6 +11,7 @@ use futures::TryStreamExt;
 
 use super::{
     bodies::{self, RULESETS},
+    console,
     engine::{Engine, Failure, QUICK, within},
     names::Names,
 };
@@ -122,14 +123,14 @@ async fn load(engine: &Engine, container: &str) -> Result<(), MachineError> {
     };
     match within(QUICK, format!("cannot load the firewall rules of {container}"), run).await? {
         (Some(0), _) => Ok(()),
-        (code, said) => Err(MachineError {
-            what: format!(
-                "nft refused the firewall rules of {container} (exit code {}): {}",
-                code.map_or("unknown".to_owned(), |code| code.to_string()),
-                String::from_utf8_lossy(&said).trim()
-            ),
-            hint: Some("the machine needs the kernel modules nf_tables, nf_conntrack and nf_nat".to_owned()),
-            source: None,
-        }),
+        (_, mut said) => {
+            // An interface whose rules failed at its start has ended, and said why before.
+            said.extend(console::read(engine, container).await.unwrap_or_default());
+            Err(MachineError {
+                what: format!("nft refused the rules of {container}: {}", String::from_utf8_lossy(&said).trim()),
+                hint: Some("the machine needs the kernel modules nf_tables, nf_conntrack and nf_nat".to_owned()),
+                source: None,
+            })
+        }
     }
 }
