@@ -22,14 +22,17 @@ pub mod build;
 pub mod build_image;
 mod collect;
 pub mod commit;
+pub mod console;
 mod container;
 pub mod engine;
 pub mod event;
+pub mod key;
 pub mod leftover;
 mod lines;
 pub mod pack;
 mod pipe;
 pub mod recipe;
+pub mod session;
 pub mod source;
 
 pub use bootstrap::BaseImage;

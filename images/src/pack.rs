@@ -99,16 +99,18 @@ impl Patterns {
 
 impl Pattern {
     fn new(text: &str) -> Result<Self, PatternError> {
-        let mut matches = GlobSetBuilder::new();
-        for glob in globs(text)? {
-            matches.add(glob);
-        }
         let tidy = tidy(text)?;
         let is_special = |name: &&str| name.contains(['*', '?', '[', ']', '{', '}', '\\']);
         let literal: Vec<&str> =
             tidy.split('/').take_while(|name| !is_special(name)).filter(|name| !name.is_empty()).collect();
         let root = literal.join("/");
         let inside_only = text.ends_with('/') && root == tidy && !root.is_empty();
+        // Where only the inside is meant, the folder itself is not.
+        let globs = if inside_only { vec![glob(&format!("{root}/**"))?] } else { globs(text)? };
+        let mut matches = GlobSetBuilder::new();
+        for glob in globs {
+            matches.add(glob);
+        }
         Ok(Self {
             text: text.to_owned(),
             matches: matches.build().map_err(|source| PatternError::Syntax { pattern: text.to_owned(), source })?,
@@ -121,13 +123,14 @@ impl Pattern {
 /// The pattern itself, and everything inside what it matches.
 fn globs(text: &str) -> Result<Vec<Glob>, PatternError> {
     let tidy = tidy(text)?;
-    let glob = |text: &str| {
-        GlobBuilder::new(text)
-            .literal_separator(true)
-            .build()
-            .map_err(|source| PatternError::Syntax { pattern: text.to_owned(), source })
-    };
     if tidy.is_empty() { Ok(vec![glob("**")?]) } else { Ok(vec![glob(&tidy)?, glob(&format!("{tidy}/**"))?]) }
+}
+
+fn glob(text: &str) -> Result<Glob, PatternError> {
+    GlobBuilder::new(text)
+        .literal_separator(true)
+        .build()
+        .map_err(|source| PatternError::Syntax { pattern: text.to_owned(), source })
 }
 
 /// Without `./` in front, `/` at the end and doubled `/`; `.` is nothing.
