@@ -1,7 +1,6 @@
 //! The `alcedo` that was built here, run in an app's folder.
 
 use std::{
-    collections::HashMap,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -14,8 +13,7 @@ use serde_json::Value;
 
 use crate::{
     engine::Engine,
-    process,
-    project::{self, shown},
+    process, project,
     terminal::{say, seconds},
 };
 
@@ -35,13 +33,13 @@ pub fn build() -> Result<()> {
 pub struct Alcedo {
     folder: PathBuf,
     docker_host: String,
+    region_folder: Option<PathBuf>,
 }
 
 /// What `deploy` and `rollback` end with, as far as the chores read it.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Report {
     pub version: String,
-    pub seconds: f64,
     #[serde(default)]
     pub stages: Vec<Stage>,
     #[serde(skip)]
@@ -59,31 +57,35 @@ pub struct Stage {
 pub struct Measured {
     pub began: Option<Instant>,
     pub wall: Duration,
-    /// Each successful step: its stage, what it did, how long it took, and what it answered.
+    /// The steps that succeeded, in order.
     pub steps: Vec<Step>,
 }
 
 #[derive(Debug, Clone)]
 pub struct Step {
     pub id: String,
-    pub stage: String,
     pub seconds: f64,
+    /// What it answered to later steps.
     pub output: Value,
 }
 
 impl Alcedo {
     pub fn new(folder: &Path, engine: &Engine) -> Self {
-        Self { folder: folder.to_owned(), docker_host: engine.host() }
+        Self { folder: folder.to_owned(), docker_host: engine.host(), region_folder: None }
     }
 
-    /// How a person in the app's folder would call it.
-    pub fn shown(&self) -> String {
-        shown(&project::alcedo())
+    /// With a local region that is kept in this folder instead of the user's.
+    #[must_use]
+    pub fn with_region_folder(self, folder: &Path) -> Self {
+        Self { region_folder: Some(folder.to_owned()), ..self }
     }
 
     fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
         command.current_dir(&self.folder).env("DOCKER_HOST", &self.docker_host);
+        if let Some(folder) = &self.region_folder {
+            command.env("ALCEDO_REGION_DIR", folder);
+        }
         command
     }
 
@@ -94,15 +96,6 @@ impl Alcedo {
     pub fn show(&self, arguments: &[&str]) -> Result<()> {
         say(&format!("alcedo {}", arguments.join(" ")));
         process::run(self.command(project::alcedo()).args(arguments))
-    }
-
-    /// Runs a command and reads the JSON it answers.
-    ///
-    /// # Errors
-    /// When it fails, or answers something else.
-    pub fn ask(&self, arguments: &[&str]) -> Result<Value> {
-        let text = process::output_of(self.command(project::alcedo()).args(arguments).args(["--output", "json"]))?;
-        serde_json::from_str(&text).with_context(|| format!("alcedo {} did not answer JSON", arguments.join(" ")))
     }
 
     /// Runs `deploy` or `rollback`, telling each step as it begins.
@@ -158,7 +151,6 @@ impl Alcedo {
 #[derive(Default)]
 struct Follower {
     stage: String,
-    stages: HashMap<String, String>,
     steps: Vec<Step>,
     report: Option<Report>,
 }
@@ -176,19 +168,13 @@ impl Follower {
                 let shown = if stage == self.stage { "" } else { stage };
                 tell(&format!("  {shown:8} {}", text("does")));
                 stage.clone_into(&mut self.stage);
-                self.stages.insert(text("step").to_owned(), stage.to_owned());
             }
             Some("step-succeeded") => {
                 let took = value["seconds"].as_f64().unwrap_or_default();
                 if took > WORTH_SAYING.as_secs_f64() {
                     tell(&format!("  {:8}   took {}", "", seconds(Duration::from_secs_f64(took))));
                 }
-                self.steps.push(Step {
-                    id: text("step").to_owned(),
-                    stage: self.stages.get(text("step")).cloned().unwrap_or_default(),
-                    seconds: took,
-                    output: value["output"].clone(),
-                });
+                self.steps.push(Step { id: text("step").to_owned(), seconds: took, output: value["output"].clone() });
             }
             Some("step-failed" | "undo-failed") => {
                 tell(&format!("  failed: {}", value["error"]["message"].as_str().unwrap_or_default()));
@@ -244,7 +230,6 @@ mod tests {
         assert_eq!((report.version.as_str(), report.stages[0].seconds), ("2026.1120.1", 6.7));
         assert_eq!(follower.steps.len(), 2);
         assert_eq!(follower.steps[0].output["arn"], "a");
-        assert!(follower.steps.iter().all(|step| step.stage == "launch"));
     }
 
     #[test]

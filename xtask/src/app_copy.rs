@@ -40,11 +40,19 @@ impl AppCopy {
     /// # Errors
     /// When the line is not there, the folder cannot be written or git refuses.
     pub fn greet(&self, greeting: &str) -> Result<()> {
-        let file = self.folder.join("main.go");
-        let program = fs::read_to_string(&file)?;
-        ensure!(program.matches(GREETING).count() == 1, "{} does not greet with {GREETING:?}", file.display());
-        fs::write(&file, program.replace(GREETING, greeting))?;
-        self.commit(&format!("Greet with {greeting:?}"))
+        self.replace("main.go", GREETING, greeting)
+    }
+
+    /// Replaces a text in a file, wherever it stands there, and commits that.
+    ///
+    /// # Errors
+    /// As [`AppCopy::greet`].
+    pub fn replace(&self, file: &str, old: &str, new: &str) -> Result<()> {
+        let path = self.folder.join(file);
+        let text = fs::read_to_string(&path).with_context(|| format!("{} cannot be read", path.display()))?;
+        ensure!(text.contains(old), "{} does not contain {old:?}", path.display());
+        fs::write(&path, text.replace(old, new))?;
+        self.commit(&format!("{file}: {new}"))
     }
 
     fn commit(&self, message: &str) -> Result<()> {

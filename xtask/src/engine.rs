@@ -108,7 +108,7 @@ impl Engine {
     }
 
     fn ping(&self) -> Result<()> {
-        let answer = self.request("/_ping")?;
+        let answer = self.request("GET", "/_ping")?;
         ensure!(answer.trim() == "OK", "{} answered {answer:?} to a ping", self.endpoint);
         Ok(())
     }
@@ -118,34 +118,42 @@ impl Engine {
     /// # Errors
     /// When the engine does not answer, or not with JSON.
     pub fn get(&self, path: &str) -> Result<Value> {
-        let body = self.request(path)?;
+        let body = self.request("GET", path)?;
         serde_json::from_str(&body).with_context(|| format!("the engine's answer to {path} is not JSON"))
     }
 
-    fn request(&self, path: &str) -> Result<String> {
+    /// Removes what the path names.
+    ///
+    /// # Errors
+    /// When the engine does not answer, or refuses.
+    pub fn delete(&self, path: &str) -> Result<()> {
+        self.request("DELETE", path).map(drop)
+    }
+
+    fn request(&self, method: &str, path: &str) -> Result<String> {
         let answer = match &self.endpoint {
             Endpoint::Unix(socket) => {
                 let stream = UnixStream::connect(socket).with_context(|| format!("connect to {}", self.endpoint))?;
                 stream.set_read_timeout(Some(ANSWER_DEADLINE))?;
-                exchange(stream, path)?
+                exchange(stream, method, path)?
             }
             Endpoint::Tcp(address) => {
                 let place = address.to_socket_addrs()?.next().ok_or_else(|| anyhow!("{address} has no address"))?;
                 let stream = TcpStream::connect_timeout(&place, ANSWER_DEADLINE)?;
                 stream.set_read_timeout(Some(ANSWER_DEADLINE))?;
-                exchange(stream, path)?
+                exchange(stream, method, path)?
             }
         };
         let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| anyhow!("not an HTTP answer"))?;
         let status = head.split(' ').nth(1).unwrap_or_default();
-        ensure!(status == "200", "{} answered {path} with status {status}", self.endpoint);
+        ensure!(status.starts_with('2'), "{} answered {method} {path} with status {status}", self.endpoint);
         Ok(body.to_owned())
     }
 }
 
 /// HTTP/1.0, because then the answer is not chunked and ends with the connection.
-fn exchange(mut stream: impl Read + Write, path: &str) -> Result<String> {
-    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: engine\r\n\r\n").as_bytes())?;
+fn exchange(mut stream: impl Read + Write, method: &str, path: &str) -> Result<String> {
+    stream.write_all(format!("{method} {path} HTTP/1.0\r\nHost: engine\r\n\r\n").as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     Ok(answer)

@@ -4,6 +4,7 @@
 
 mod alcedo;
 mod app_copy;
+mod bench;
 mod demo;
 mod engine;
 mod extras;
@@ -43,6 +44,8 @@ enum Chore {
         /// Only tests whose name contains this
         filter: Option<String>,
     },
+    /// Measure deploys of the example app and print the numbers as JSON
+    Bench,
     /// Run a program and write its peak memory to a file; `bench` calls this
     #[command(hide = true)]
     Measure(process::Measure),
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Chore::Setup { tests } => setup::run_chore(tests),
         Chore::Demo => demo::run(),
         Chore::Test { filter } => test::run(filter.as_deref()),
+        Chore::Bench => bench::run(),
         Chore::Measure(what) => return process::measure(&what),
     };
     match done {

@@ -35,7 +35,6 @@ mod tests {
     fn report(stages: &[(&str, f64)], wall: f64) -> Report {
         Report {
             version: "2026.1120.1".into(),
-            seconds: wall,
             stages: stages.iter().map(|&(stage, seconds)| Stage { stage: stage.into(), seconds }).collect(),
             measured: Measured { wall: Duration::from_secs_f64(wall), ..Measured::default() },
         }
