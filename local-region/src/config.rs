@@ -1,6 +1,12 @@
 //! How one local region is set up.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    io::{self, Write},
+    net::SocketAddr,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +28,72 @@ pub struct Config {
     pub lags: Lags,
     #[serde(default)]
     pub capacity: Capacity,
+}
+
+/// Why a region's settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("the region's name '{name}' is not 1 to 20 of a-z, 0-9 and '-'")]
+    Name { name: String },
+    #[error("{listen} is not a loopback address: anyone who reaches a region can start servers in it")]
+    NotLoopback { listen: SocketAddr },
+    #[error("the settings in {} cannot be read or written", path.display())]
+    File { path: PathBuf, source: io::Error },
+    #[error("the settings in {} are not of this version", path.display())]
+    Format { path: PathBuf, source: serde_json::Error },
+}
+
+impl Config {
+    fn path(folder: &Path) -> PathBuf {
+        folder.join("config.json")
+    }
+
+    /// Checks what the types do not.
+    ///
+    /// # Errors
+    /// [`ConfigError::Name`] and [`ConfigError::NotLoopback`].
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if self.name.is_empty() || self.name.len() > 20 || !self.name.chars().all(allowed) {
+            return Err(ConfigError::Name { name: self.name.clone() });
+        }
+        if !self.listen.ip().is_loopback() {
+            return Err(ConfigError::NotLoopback { listen: self.listen });
+        }
+        Ok(())
+    }
+
+    /// Writes the settings into the region's folder, readable by this user alone: they hold the secret key.
+    ///
+    /// # Errors
+    /// [`ConfigError::File`].
+    pub fn save(&self) -> Result<(), ConfigError> {
+        let path = Self::path(&self.folder);
+        let write = || {
+            let next = path.with_extension("next");
+            let mut file =
+                std::fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&next)?;
+            file.write_all(&serde_json::to_vec_pretty(self)?)?;
+            file.sync_all()?;
+            std::fs::rename(&next, &path)
+        };
+        write().map_err(|source| ConfigError::File { path: path.clone(), source })
+    }
+
+    /// The settings of the region in this folder, or `None` where there is none.
+    ///
+    /// # Errors
+    /// [`ConfigError::File`] and [`ConfigError::Format`].
+    pub fn load(folder: &Path) -> Result<Option<Self>, ConfigError> {
+        let path = Self::path(folder);
+        match std::fs::read(&path) {
+            Ok(bytes) => {
+                serde_json::from_slice(&bytes).map(Some).map_err(|source| ConfigError::Format { path, source })
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(ConfigError::File { path, source }),
+        }
+    }
 }
 
 /// What the account may launch, and what its zones have run out of.
@@ -71,6 +143,10 @@ pub struct Lags {
     pub target_health: Duration,
     /// Time from registering a target to its first health check.
     pub registration: Duration,
+    /// How soon a target that has not passed a health check yet is checked again between its regular checks, so that a
+    /// server that boots is healthy soon after it answers. `None`: at its interval only, as AWS does. Failures of these
+    /// extra checks do not count towards the unhealthy threshold.
+    pub initial_check: Option<Duration>,
     /// Console output is empty until this long after boot began.
     pub console: Duration,
     /// How long CreateImage's `pending` lasts beyond the capture itself.
@@ -88,6 +164,7 @@ impl Lags {
             propagation: Duration::from_millis(300),
             target_health: Duration::from_millis(50),
             registration: Duration::from_millis(100),
+            initial_check: Some(Duration::from_millis(500)),
             console: Duration::from_millis(200),
             image: Duration::from_millis(200),
             throttle: true,
@@ -102,6 +179,7 @@ impl Lags {
             propagation: Duration::from_secs(30),
             target_health: Duration::from_secs(1),
             registration: Duration::from_secs(5),
+            initial_check: None,
             console: Duration::from_secs(60),
             image: Duration::from_secs(43),
             throttle: true,

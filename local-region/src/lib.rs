@@ -5,18 +5,24 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`server`] | the HTTP front: signature check, throttling, dispatch by service and action |
-//! | [`wire`] | encoding only: query-protocol parameters in, XML out |
+//! | [`server`], `front` | start and stop; the HTTP front: signature check, throttling, dispatch by service and action |
+//! | [`wire`] | query-protocol parameters in, XML out: each action reads its call, changes the records, answers |
+//! | [`servers`], [`firewall`] | make machines and their networks follow the records |
 //! | [`region`] | one running region: configuration, clock, records, machines; saves the records after each change |
 //! | [`state`] | records and pure state machines; no I/O, no clock of their own |
-//! | [`instances`], [`balancer`], [`metadata`] | what is real behind the records |
+//! | [`instances`], [`balancer`], [`metadata`], [`s3`] | what is real behind the records |
+//!
+//! [`wire::ApiError`] is the one thing of `wire` that [`state`] uses too: an AWS error is part of what a state machine
+//! answers.
 
 pub mod balancer;
 pub mod clock;
 pub mod config;
 pub mod firewall;
+mod front;
 pub mod instances;
 pub mod metadata;
+mod metadata_source;
 pub mod region;
 pub mod s3;
 pub mod server;

@@ -42,7 +42,14 @@ impl World {
     /// Where the file is there but cannot be read, or is not of this format.
     pub fn load(folder: &Path) -> std::io::Result<Option<Self>> {
         match std::fs::read(folder.join(Self::FILE)) {
-            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+            Ok(bytes) => {
+                let world: Self = serde_json::from_slice(&bytes)?;
+                if world.format != Self::FORMAT {
+                    let told = format!("format {} is not {}, the one that is read", world.format, Self::FORMAT);
+                    return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, told));
+                }
+                Ok(Some(world))
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }

@@ -23,14 +23,6 @@ impl Ids {
         self.made += 1;
         format!("{prefix}-{}", digits(format!("{}/{}", self.seed, self.made).as_bytes()))
     }
-
-    /// A locally administered unicast MAC address.
-    pub fn next_mac(&mut self) -> String {
-        self.made += 1;
-        let digest = Sha256::digest(format!("{}/{}", self.seed, self.made));
-        let rest: Vec<String> = digest[..5].iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("02:{}", rest.join(":"))
-    }
 }
 
 /// The id that this content always has.

@@ -11,7 +11,7 @@ use super::{
     instance_type,
     volume::{Attachment, Volume},
 };
-use crate::{config::Capacity, wire::ApiError};
+use crate::{config::Capacity, instances::containers::mac_address, wire::ApiError};
 
 /// RunInstances' limit on decoded user data.
 const USER_DATA_BYTES: usize = 16 * 1024;
@@ -155,7 +155,7 @@ impl Ec2 {
             self.volumes.insert(volume_id.clone(), volume);
             let network_interface = NetworkInterface {
                 network_interface_id: self.ids.next("eni"),
-                mac: self.ids.next_mac(),
+                mac: mac_address(private_ip),
                 description: request.network_interface_description.clone(),
                 tags: Lagged::new(request.network_interface_tags.clone(), moment.now),
             };

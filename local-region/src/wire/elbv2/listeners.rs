@@ -88,8 +88,8 @@ pub fn modify(params: &Params, region: &Arc<Region>) -> Answer {
 
 pub fn delete(params: &Params, region: &Arc<Region>) -> Answer {
     let arn = required(params, "ListenerArn")?;
-    region.ports.leave(arn);
     change(region, |world, _| world.elbv2.delete_listener(arn))?;
+    region.ports.leave(arn);
     Ok(Vec::new())
 }
 

@@ -148,7 +148,11 @@ pub fn describe(params: &Params, region: &Arc<Region>) -> Answer {
 
 pub fn delete(params: &Params, region: &Arc<Region>) -> Answer {
     let arn = required(params, "LoadBalancerArn")?;
-    change(region, |world, _| world.elbv2.delete_load_balancer(arn))?;
+    let listeners: Vec<String> = change(region, |world, _| {
+        let listeners = world.elbv2.listeners_of(arn).iter().map(|listener| listener.arn.clone()).collect();
+        world.elbv2.delete_load_balancer(arn).map(|()| listeners)
+    })?;
+    listeners.iter().for_each(|listener| region.ports.leave(listener));
     Ok(Vec::new())
 }
 

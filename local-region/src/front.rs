@@ -1,0 +1,183 @@
+//! The HTTP front: finds the service that a request is for, checks its signature, counts it, and answers.
+
+use std::{sync::Arc, time::SystemTime};
+
+use axum::{
+    body::{Body, Bytes, to_bytes},
+    extract::{Request, State},
+    response::{IntoResponse, Response},
+};
+use http::{HeaderValue, Method, StatusCode, header::CONTENT_TYPE, request::Parts};
+use s3s::service::S3Service;
+
+use crate::{
+    region::Region,
+    wire::{
+        ApiError, Params, Xml, ec2, elbv2,
+        sigv4::{Keys, Signed},
+        sts,
+    },
+};
+
+/// Largest query-protocol request: far more than 16 KiB of user data and every other parameter take.
+const BODY_BYTES: usize = 1 << 20;
+
+/// What every request is answered from.
+pub struct Front {
+    pub region: Arc<Region>,
+    pub keys: Keys,
+    pub s3: S3Service,
+}
+
+/// A service of the query protocol; they differ in how they write errors and request ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Service {
+    Ec2,
+    Elbv2,
+    Sts,
+}
+
+impl Service {
+    /// The service of a credential scope's name; `None` for S3 and anything else.
+    fn named(name: &str) -> Option<Self> {
+        match name {
+            "ec2" => Some(Self::Ec2),
+            "elasticloadbalancing" => Some(Self::Elbv2),
+            "sts" => Some(Self::Sts),
+            _ => None,
+        }
+    }
+}
+
+/// Answers any request. A request that is signed for no other service is S3's.
+pub async fn answer(State(front): State<Arc<Front>>, request: Request) -> Response {
+    let id = request_id();
+    let (parts, body) = request.into_parts();
+    let signed = match Signed::read(&parts) {
+        // S3 reads its own forms, and answers in its own words where they are wrong.
+        Err(_) => None,
+        Ok(signed) => signed,
+    };
+    let mut response = match &signed {
+        None if parts.method == Method::GET && parts.uri.path() == "/health" => health(&front.region),
+        None if parts.method == Method::GET && parts.uri.path() == "/checkip" => {
+            format!("{}\n", front.region.network.gateway).into_response()
+        }
+        Some(signed) if let Some(service) = Service::named(&signed.service) => {
+            let outcome = query(&front, service, signed, &parts, body).await;
+            encode(service, outcome, &id)
+        }
+        _ => s3(&front, parts, body).await,
+    };
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert("x-amzn-requestid", value.clone());
+        response.headers_mut().insert("x-amz-request-id", value);
+    }
+    response
+}
+
+/// For whoever wants to know whether, and which, region answers here.
+fn health(region: &Region) -> Response {
+    let state = if region.stopping.is_cancelled() { "stopping" } else { "running" };
+    axum::Json(serde_json::json!({
+        "name": region.config.name,
+        "version": env!("CARGO_PKG_VERSION"),
+        "state": state,
+        "region": region.config.region,
+        "backing": region.config.backing,
+        "unsaved": region.unsaved(),
+    }))
+    .into_response()
+}
+
+async fn s3(front: &Front, parts: Parts, body: Body) -> Response {
+    let request = http::Request::from_parts(parts, s3s::Body::http_body_unsync(body));
+    match front.s3.call(request).await {
+        Ok(response) => response.map(Body::new),
+        Err(error) => {
+            tracing::warn!(error = ?error, "S3 could not answer");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+async fn query(front: &Front, service: Service, signed: &Signed, parts: &Parts, body: Body) -> Result<Xml, ApiError> {
+    let body: Bytes = to_bytes(body, BODY_BYTES)
+        .await
+        .map_err(|_| ApiError::with_status(413, "RequestEntityTooLarge", "The request is larger than 1 MiB."))?;
+    // By the machine's clock, which is the one that clients sign by; the region's own may be a simulation's.
+    signed.verify(parts, &body, &front.keys, SystemTime::now())?;
+    let region = &front.region;
+    let own = &region.config.region;
+    if signed.region != *own && service != Service::Sts {
+        return Err(ApiError::with_status(
+            403,
+            "SignatureDoesNotMatch",
+            format!("Credential should be scoped to a valid region, not '{}'. This one is '{own}'.", signed.region),
+        ));
+    }
+    let params = if body.is_empty() {
+        Params::decode(parts.uri.query().unwrap_or_default().as_bytes())
+    } else {
+        Params::decode(&body)
+    };
+    let action = params.require("Action")?;
+    let reads = ["Describe", "Get", "List"].iter().any(|verb| action.starts_with(verb));
+    if let Some(why) = region.unsaved().filter(|_| !reads) {
+        return Err(ApiError::with_status(
+            500,
+            "InternalError",
+            format!("the region's records cannot be saved in {}: {why}", region.config.folder.display()),
+        ));
+    }
+    match service {
+        Service::Ec2 => {
+            if region.config.lags.throttle {
+                region.throttle.admit(action, &params, region.clock.now())?;
+            }
+            ec2::handle(action, &params, region).await
+        }
+        Service::Elbv2 => elbv2::handle(action, &params, region).await,
+        Service::Sts => sts::handle(action, &params),
+    }
+}
+
+fn encode(service: Service, outcome: Result<Xml, ApiError>, id: &str) -> Response {
+    let (status, document) = match outcome {
+        Ok(mut xml) => {
+            match service {
+                Service::Ec2 => xml.prepend(Xml::text("requestId", id)),
+                _ => xml.append(Xml::node("ResponseMetadata", [Xml::text("RequestId", id)])),
+            }
+            (StatusCode::OK, xml)
+        }
+        Err(error) => {
+            tracing::debug!(code = error.code, message = error.message, "refused");
+            let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::BAD_REQUEST);
+            (status, error_document(service, &error, id))
+        }
+    };
+    (status, [(CONTENT_TYPE, "text/xml;charset=UTF-8")], document.document()).into_response()
+}
+
+fn error_document(service: Service, error: &ApiError, id: &str) -> Xml {
+    let (code, message) = (Xml::text("Code", &error.code), Xml::text("Message", &error.message));
+    if service == Service::Ec2 {
+        let errors = Xml::node("Errors", [Xml::node("Error", [code, message])]);
+        return Xml::node("Response", [errors, Xml::text("RequestID", id)]);
+    }
+    let blame = if error.status < 500 { "Sender" } else { "Receiver" };
+    let body = Xml::node("Error", [Xml::text("Type", blame), code, message]);
+    let namespace = match service {
+        Service::Elbv2 => "http://elasticloadbalancing.amazonaws.com/doc/2015-12-01/",
+        _ => "https://sts.amazonaws.com/doc/2011-06-15/",
+    };
+    Xml::node("ErrorResponse", [body, Xml::text("RequestId", id)]).in_namespace(namespace)
+}
+
+/// A random id in a UUID's form, as AWS's request ids have.
+fn request_id() -> String {
+    let bits: u128 = rand::random();
+    let digits = format!("{bits:032x}");
+    format!("{}-{}-{}-{}-{}", &digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..])
+}
