@@ -17,6 +17,7 @@ use tokio::{
 };
 
 use crate::{
+    balancer,
     clock::Clock,
     config::{Backing, Config, ConfigError},
     front::{self, Front},
@@ -50,6 +51,8 @@ pub enum StartError {
     Objects { folder: PathBuf, source: io::Error },
     #[error("the region cannot listen on {address}")]
     Listen { address: SocketAddr, source: io::Error },
+    #[error("the load balancer cannot start")]
+    Balancer(#[source] balancer::StartError),
     #[error("the container engine cannot be used")]
     Machines(#[from] MachineError),
 }
@@ -68,6 +71,7 @@ impl StartError {
                 Some(format!("is port {} taken? Choose another one, or 0 for any", address.port()))
             }
             Self::Machines(error) => error.hint.clone(),
+            Self::Balancer(error) => error.hint(),
         }
     }
 }
@@ -78,6 +82,7 @@ pub struct Running {
     pub endpoint: String,
     pub region: Arc<Region>,
     metadata: Option<MetadataServer>,
+    balancer: balancer::Balancer,
     serving: JoinSet<()>,
     /// Held while the region runs.
     _lock: std::fs::File,
@@ -146,6 +151,7 @@ async fn start_parts(
         tracing::warn!(%error, "the engine's base images are not known yet");
     }
     servers::resume(&region).await;
+    let balancer = balancer::start(region.clone()).await.map_err(StartError::Balancer)?;
     region.tasks.spawn(servers::watch_guests(region.clone()));
 
     let front = Arc::new(Front { region: region.clone(), keys, s3: service });
@@ -160,7 +166,7 @@ async fn start_parts(
         });
     }
     tracing::info!(endpoint, "the local region answers");
-    Ok(Running { endpoint, region, metadata, serving, _lock: lock })
+    Ok(Running { endpoint, region, metadata, balancer, serving, _lock: lock })
 }
 
 impl Running {
@@ -177,6 +183,7 @@ impl Running {
             tracing::warn!("the region stopped with work still under way; the next start takes it up");
         }
         self.serving.abort_all();
+        self.balancer.stop().await;
         if let Some(metadata) = self.metadata.take() {
             metadata.stop().await;
         }

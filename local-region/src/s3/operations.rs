@@ -412,7 +412,7 @@ impl S3 for Objects {
     async fn list_parts(&self, req: S3Request<ListPartsInput>) -> S3Result<S3Response<ListPartsOutput>> {
         let input = req.input;
         let most = page_size(input.max_parts);
-        let after = input.part_number_marker.as_ref().and_then(|marker| marker.to_string().parse().ok()).unwrap_or(0);
+        let after = input.part_number_marker.unwrap_or(0);
         let upload = self.store.with(&input.bucket, |bucket| bucket.upload(&input.upload_id, &input.key).cloned())?;
         let mut parts: Vec<Part> = upload
             .parts
@@ -437,6 +437,7 @@ impl S3 for Objects {
             key: Some(input.key),
             upload_id: Some(input.upload_id),
             is_truncated: Some(more),
+            next_part_number_marker: parts.last().filter(|_| more).and_then(|part| part.part_number),
             parts: Some(parts),
             ..ListPartsOutput::default()
         })

@@ -60,6 +60,11 @@ fn wants_checksum(mode: Option<&s3s::dto::ChecksumMode>) -> bool {
     mode.is_some_and(|mode| mode.as_str() == s3s::dto::ChecksumMode::ENABLED)
 }
 
+/// What S3 calls content whose writer did not say.
+fn default_type() -> Option<String> {
+    Some("binary/octet-stream".to_owned())
+}
+
 pub async fn get(store: &Store, input: GetObjectInput) -> S3Result<GetObjectOutput> {
     let (object, path) = store.object(&input.bucket, &input.key)?;
     Demands {
@@ -92,7 +97,7 @@ pub async fn get(store: &Store, input: GetObjectInput) -> S3Result<GetObjectOutp
         e_tag: Some(object.e_tag()),
         last_modified: Some(modified(&object)),
         metadata: Some(attributes.metadata.into_iter().collect()),
-        content_type: input.response_content_type.or(attributes.content_type),
+        content_type: input.response_content_type.or(attributes.content_type).or_else(default_type),
         content_encoding: input.response_content_encoding.or(attributes.content_encoding),
         content_disposition: input.response_content_disposition.or(attributes.content_disposition),
         content_language: input.response_content_language.or(attributes.content_language),
@@ -122,7 +127,7 @@ pub fn head(store: &Store, input: &HeadObjectInput) -> S3Result<HeadObjectOutput
         e_tag: Some(object.e_tag()),
         last_modified: Some(modified(&object)),
         metadata: Some(attributes.metadata.into_iter().collect()),
-        content_type: attributes.content_type,
+        content_type: attributes.content_type.or_else(default_type),
         content_encoding: attributes.content_encoding,
         content_disposition: attributes.content_disposition,
         content_language: attributes.content_language,

@@ -28,15 +28,17 @@ pub async fn run_instances(params: &Params, region: &Arc<Region>) -> Answer {
         world.ec2.forget_terminated(moment.now);
         world.ec2.launch(&request, &region.config.capacity, moment)
     })?;
+    // Written before the machines start, so that the answer says `pending`, as EC2's does.
+    let answer = region.read(|world| {
+        let made = launched.instance_ids.iter().filter_map(|id| world.ec2.instance(id)).collect();
+        instances::reservation(&launched.reservation_id, made, &world.ec2, |tags| tags.current())
+    });
     if !launched.repeated {
         for instance_id in &launched.instance_ids {
             servers::follow(region, instance_id);
         }
     }
-    Ok(region.read(|world| {
-        let made = launched.instance_ids.iter().filter_map(|id| world.ec2.instance(id)).collect();
-        instances::reservation(&launched.reservation_id, made, &world.ec2, |tags| tags.current())
-    }))
+    Ok(answer)
 }
 
 fn read(params: &Params) -> Result<LaunchRequest, ApiError> {
