@@ -189,8 +189,8 @@ impl Follower {
                 tell(&format!("  warning: {}", text("message")));
                 value["hint"].as_str().iter().for_each(|hint| tell(&format!("    {hint}")));
             }
-            Some(_) => {}
-            None => self.report = serde_json::from_value(value).ok().or(self.report.take()),
+            Some("report") => self.report = serde_json::from_value(value).ok(),
+            _ => {}
         }
     }
 }
@@ -210,7 +210,7 @@ mod tests {
             r#"{"v":1,"event":"warning","message":"slow","hint":"look"}"#,
             r#"{"v":1,"event":"step-succeeded","step":"launch/wait","output":null,"seconds":6.5}"#,
             r#"{"v":1,"event":"run-finished","outcome":"done","seconds":7.0}"#,
-            r#"{"run":"r","version":"2026.1120.1","outcome":"done","seconds":7.0,"stages":[{"stage":"launch","steps":2,"seconds":6.7}]}"#,
+            r#"{"v":1,"event":"report","run":"r","version":"2026.1120.1","outcome":"done","seconds":7.0,"stages":[{"stage":"launch","steps":2,"seconds":6.7}]}"#,
         ];
         let (mut told, mut follower) = (Vec::new(), Follower::default());
         for line in lines {

@@ -28,7 +28,7 @@ const LEAD: Duration = Duration::from_millis(300);
 
 /// Steps whose time is the cloud's: servers that boot, are captured or end, and a balancer that checks, spreads a change
 /// or drains. The commands of the build are the other part that is not Alcedo's own.
-const WAITS: [&str; 8] = [
+const WAITS: [&str; 7] = [
     "bake/builder",
     "bake/image",
     "bake/end-builder",
@@ -36,8 +36,13 @@ const WAITS: [&str; 8] = [
     "launch/healthy",
     "flip/prove",
     "hold/watch",
-    "retire/drain",
 ];
+
+fn is_wait(step: &str) -> bool {
+    // `retire/<version>/drain`
+    let retires = step.starts_with("retire/") && (step.ends_with("/drain") || step.ends_with("/terminate"));
+    retires || WAITS.contains(&step)
+}
 
 #[derive(Debug, Serialize)]
 struct Results {
@@ -172,7 +177,7 @@ impl Deploy {
         ensure!(!steps.is_empty(), "{} ran no step", report.version);
         let output = |id: &str, key: &str| steps.iter().find(|step| step.id == id).map(|step| step.output[key].clone());
         let build_command = output("build/run", "commands_seconds").and_then(|it| it.as_f64()).unwrap_or_default();
-        let waits: f64 = steps.iter().filter(|step| WAITS.contains(&step.id.as_str())).map(|step| step.seconds).sum();
+        let waits: f64 = steps.iter().filter(|step| is_wait(&step.id)).map(|step| step.seconds).sum();
         let wall = report.measured.wall.as_secs_f64();
         Ok(Self {
             seconds: round(report.measured.wall),
@@ -252,11 +257,13 @@ mod tests {
                     step("publish/artifact", 0.5, json!({ "size_bytes": 4096 })),
                     step("launch/healthy", 12.0, json!(null)),
                     step("flip/switch", 0.1, json!(null)),
+                    step("retire/2026.1119.1/drain", 1.0, json!(null)),
+                    step("retire/prune", 0.1, json!(null)),
                 ],
             },
         };
         let deploy = Deploy::of(&report, 2, None).unwrap();
-        assert_eq!(deploy.own_share_seconds, 2.5);
+        assert_eq!(deploy.own_share_seconds, 1.5);
         assert_eq!((deploy.uploaded_bytes, deploy.peak_memory_bytes), (4096, 2048));
     }
 
