@@ -20,9 +20,10 @@ use crate::{
     commit::{self, Commit},
     container::{Container, ContainerError, ContainerSpec, UploadError},
     engine::Engine,
-    event::{ImageEvent, Sink},
+    event::{ImageEvent, Sink, silent},
     leftover,
     pack::{PatternError, Patterns},
+    platform::{PLATFORM_QUESTION, Platform, PlatformError},
 };
 
 /// Where the source is in the container.
@@ -81,6 +82,8 @@ pub struct BuildOutcome {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit: Option<Commit>,
     pub base: BuildBase,
+    /// What the base turned out to be; decides whether the artifact fits a vendor's image.
+    pub platform: Platform,
     pub commands: Vec<String>,
     /// Of the commands alone.
     pub commands_took: Duration,
@@ -109,6 +112,8 @@ pub enum BuildError {
     NoWorkingDirectory { path: PathBuf },
     #[error("the cache path `{}` is not absolute, or is the root or the source itself", path.display())]
     CachePath { path: PathBuf },
+    #[error("the build's root does not say what it is")]
+    Platform(#[from] PlatformError),
     #[error(transparent)]
     Pattern(#[from] PatternError),
     #[error(transparent)]
@@ -177,6 +182,7 @@ pub async fn run(
         if !container.has(&directory).await? {
             return Err(BuildError::NoWorkingDirectory { path: spec.working_directory.clone() });
         }
+        let platform = platform(&container).await?;
         let begun = Instant::now();
         timeout(spec.timeout, run_commands(&container, spec, &directory, sink))
             .await
@@ -184,22 +190,29 @@ pub async fn run(
         let commands_took = begun.elapsed();
         sink(ImageEvent::Started { what: "packing".into() });
         let artifact = collect::collect(&container, &directory, &patterns, out).await?;
-        Ok((artifact, commands_took))
+        Ok((artifact, platform, commands_took))
     };
     let worked = tokio::select! {
         worked = work => worked,
         () = cancel.cancelled() => Err(BuildError::Cancelled),
     };
     container.remove().await;
-    let (artifact, commands_took) = worked?;
+    let (artifact, platform, commands_took) = worked?;
     Ok(BuildOutcome {
         artifact,
         commit: commit::of(&spec.source).await,
         base: spec.root.base.clone(),
+        platform,
         commands: spec.commands.clone(),
         commands_took,
         took: started.elapsed(),
     })
+}
+
+/// What the container's root is.
+async fn platform(container: &Container) -> Result<Platform, BuildError> {
+    let ended = container.run(&["sh", "-e", "-c", PLATFORM_QUESTION], &[], "/", &silent()).await?;
+    Ok(Platform::read(&ended.last_lines.join("\n"))?)
 }
 
 async fn run_commands(container: &Container, spec: &BuildSpec, directory: &str, sink: &Sink) -> Result<(), BuildError> {

@@ -15,23 +15,32 @@
 //!
 //! This crate knows no cloud. Its caller launches the builder, opens the way to it, and makes an image of it.
 
+pub mod ansible;
 pub mod archive;
 pub mod base;
+pub mod base_match;
 pub mod bootstrap;
 pub mod build;
 pub mod build_image;
+mod canon;
 mod collect;
 pub mod commit;
 pub mod console;
 mod container;
+pub mod elf;
 pub mod engine;
 pub mod event;
+pub mod fingerprint;
+pub mod inputs;
 pub mod key;
 pub mod leftover;
 mod lines;
 pub mod pack;
 mod pipe;
+pub mod platform;
+pub mod provision;
 pub mod recipe;
+pub mod scrub;
 pub mod session;
 pub mod source;
 
