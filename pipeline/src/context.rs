@@ -118,6 +118,12 @@ impl StepContext {
         self.outlet.show(What::Output { step: self.step.clone(), line: line.into() });
     }
 
+    /// The same as a function, for callbacks that outlive a borrow of the context.
+    pub fn line_sink(&self) -> impl Fn(String) + Send + Sync + 'static {
+        let (outlet, step) = (self.outlet.clone(), self.step.clone());
+        move |line| outlet.show(What::Output { step: step.clone(), line })
+    }
+
     pub fn progress(&self, done: u64, total: u64, unit: Unit) {
         self.outlet.show(What::Progress { step: self.step.clone(), done, total, unit });
     }

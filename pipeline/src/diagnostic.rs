@@ -30,20 +30,39 @@ pub struct Place {
 }
 
 impl Place {
-    /// The place of a range of bytes of `source`; a range that `source` lacks is cut to it.
+    /// The place of a range of bytes of `source`; a range that `source` lacks is cut to it. For many places of one text,
+    /// [`Lines`] is quicker.
     pub fn of(source: &str, span: Range<usize>) -> Self {
-        let start = crate::positions::boundary(source, span.start);
-        let end = crate::positions::boundary(source, span.end).max(start);
-        let (line, column) = line_and_column(source, start);
-        Self { line, column, end: line_and_column(source, end), span: start..end }
+        Lines::of(source).place(span)
     }
 }
 
-fn line_and_column(source: &str, at: usize) -> (usize, usize) {
-    let before = &source[..at];
-    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    let column = before[line_start..].chars().count() + 1;
-    (before.bytes().filter(|&byte| byte == b'\n').count() + 1, column)
+/// Where the lines of a text begin.
+#[derive(Debug)]
+pub struct Lines<'s> {
+    source: &'s str,
+    starts: Vec<usize>,
+}
+
+impl<'s> Lines<'s> {
+    pub fn of(source: &'s str) -> Self {
+        let starts = std::iter::once(0).chain(source.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        Self { source, starts }
+    }
+
+    /// See [`Place::of`].
+    pub fn place(&self, span: Range<usize>) -> Place {
+        let start = crate::positions::boundary(self.source, span.start);
+        let end = crate::positions::boundary(self.source, span.end).max(start);
+        let (line, column) = self.line_and_column(start);
+        Place { line, column, end: self.line_and_column(end), span: start..end }
+    }
+
+    fn line_and_column(&self, at: usize) -> (usize, usize) {
+        let line = self.starts.partition_point(|&start| start <= at);
+        let start = self.starts[line - 1];
+        (line, self.source[start..at].chars().count() + 1)
+    }
 }
 
 /// One problem of a file.

@@ -124,10 +124,8 @@ pub async fn read(store: &dyn Store, root: &str, run: &RunId) -> Result<Record, 
 
 /// The runs that are kept, newest first.
 pub async fn runs(store: &dyn Store, root: &str) -> Result<Vec<RunId>, StoreError> {
-    let prefix = format!("{root}runs/");
-    let keys = store.list(&prefix).await?;
-    let mut runs: Vec<RunId> =
-        keys.iter().filter_map(|key| key[prefix.len()..].strip_suffix("/plan.json")?.parse().ok()).collect();
+    let names = store.folders(&format!("{root}runs/")).await?;
+    let mut runs: Vec<RunId> = names.iter().filter_map(|name| name.parse().ok()).collect();
     runs.sort();
     runs.reverse();
     Ok(runs)

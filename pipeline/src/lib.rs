@@ -22,4 +22,5 @@ pub mod units;
 pub mod version;
 pub mod wait;
 pub mod overlay;
+pub mod init;
 pub mod validate;

@@ -39,6 +39,8 @@ pub trait Store: Send + Sync {
     async fn remove(&self, key: &str, tag: &str) -> Result<(), StoreError>;
     /// All keys with this prefix, in order.
     async fn list(&self, prefix: &str) -> Result<Vec<String>, StoreError>;
+    /// The names up to the next `/` after this prefix, in order: what a file manager would show as folders.
+    async fn folders(&self, prefix: &str) -> Result<Vec<String>, StoreError>;
 }
 
 /// A store in memory, for tests.
@@ -94,5 +96,13 @@ impl Store for MemoryStore {
 
     async fn list(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
         Ok(self.with(|_, map| map.keys().filter(|key| key.starts_with(prefix)).cloned().collect()))
+    }
+
+    async fn folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        let keys = self.list(prefix).await?;
+        let mut names: Vec<String> =
+            keys.iter().filter_map(|key| Some(key[prefix.len()..].split_once('/')?.0.to_owned())).collect();
+        names.dedup();
+        Ok(names)
     }
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    diagnostic::{Diagnostic, Place, Severity},
+    diagnostic::{Diagnostic, Lines, Severity},
     positions::{Path, Segment, Tree},
 };
 
@@ -92,13 +92,13 @@ impl Found {
     /// Gives each problem its lines. One that comes from an environment's own line is told there; one that comes from
     /// the base is told once, and where only some environments have it, with their names.
     pub fn locate(self, tree: &Tree, shape: &Shape, source: &str, file: &str) -> Vec<Diagnostic> {
-        let finder = Finder { tree, shape };
+        let (finder, lines) = (Finder { tree, shape }, Lines::of(source));
         let mut all = Vec::new();
         for (problem, origins) in self.seen {
             for (span, note) in finder.spans(&problem, &origins) {
                 let Problem { id, severity, message, help, mut notes, .. } = problem.clone();
                 notes.extend(note);
-                let place = Some(Place::of(source, span));
+                let place = Some(lines.place(span));
                 all.push(Diagnostic { id, severity, message, file: file.to_owned(), place, help, notes });
             }
         }

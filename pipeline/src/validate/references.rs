@@ -14,6 +14,8 @@ const MAX_USER_DATA: u64 = 16 * 1024;
 
 pub(super) fn check(settings: &Value, folder: &FilePath, add: &mut impl FnMut(Problem)) {
     let top = At::top(settings);
+    recipe(top.find("build.recipe"), folder, add);
+    recipe(top.find("bake.base.recipe"), folder, add);
     for item in top.list("bake.provision") {
         file(item.get("script"), folder, "script", add);
         file(item.get("ansible").and_then(|ansible| ansible.get("playbook")), folder, "playbook", add);
@@ -41,6 +43,16 @@ pub(super) fn check(settings: &Value, folder: &FilePath, add: &mut impl FnMut(Pr
     {
         let message = format!("there is no folder `{text}` beside the pipeline file");
         add(Problem::error("no-such-file", &at.path, message));
+    }
+}
+
+/// A recipe of the project is a folder with a `recipe.yaml`; a name without `/` is a built-in one.
+fn recipe(at: Option<At<'_>>, folder: &FilePath, add: &mut impl FnMut(Problem)) {
+    let Some(at) = at else { return };
+    let Some(text) = at.text().filter(|text| text.contains('/') && stays_inside(text)) else { return };
+    if !folder.join(text).join("recipe.yaml").is_file() {
+        add(Problem::error("no-such-file", &at.path, format!("there is no recipe in `{text}`"))
+            .help("a recipe is a folder with a recipe.yaml; paths start at the folder of the pipeline file"));
     }
 }
 

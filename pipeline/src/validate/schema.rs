@@ -148,9 +148,7 @@ fn normalise_below(value: &mut Value, schema: &Value, path: &Path, dropped: &mut
         Value::Number(number) if schema["type"] == "integer" => {
             let whole = number.as_f64().filter(|it| !number.is_i64() && it.fract() == 0.0 && it.abs() < 9e15);
             if let Some(whole) = whole {
-                #[allow(clippy::cast_possible_truncation)]
-                let whole = whole as i64;
-                *value = Value::from(whole);
+                *value = Value::from(whole as i64);
             }
         }
         _ => {}

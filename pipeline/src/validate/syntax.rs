@@ -5,7 +5,7 @@ use std::{fs::File, io::Read, ops::Range, path::Path as FilePath};
 use serde_json::{Map, Number, Value};
 
 use crate::{
-    diagnostic::{Diagnostic, Diagnostics, Place, Severity},
+    diagnostic::{Diagnostic, Diagnostics, Lines, Place, Severity},
     positions::{Fault, MAX_DEPTH, MAX_NODES, Tree, Unreadable},
 };
 
@@ -30,7 +30,8 @@ pub(super) fn read(path: &FilePath) -> Result<String, Diagnostics> {
     let unreadable = |error: std::io::Error| {
         let mut one = diagnostic("unreadable", &file, None, format!("cannot read the pipeline file: {error}"));
         if error.kind() == std::io::ErrorKind::NotFound {
-            one.help.push("run this in the folder of alcedo.yaml, name the file with -f, or write one: alcedo init".into());
+            one.help
+                .push("run this in the folder of alcedo.yaml, name the file with -f, or write one: alcedo init".into());
         }
         alone(one)
     };
@@ -66,7 +67,8 @@ pub(super) fn tree(source: &str, file: &str) -> Result<(Tree, Vec<Diagnostic>), 
     if source.len() as u64 > MAX_BYTES {
         return Err(Box::new(too_large(file)));
     }
-    let place = |span: Range<usize>| Some(Place::of(source, span));
+    let lines = Lines::of(source);
+    let place = |span: Range<usize>| Some(lines.place(span));
     let hidden = hidden_characters(source, file);
     let tree = Tree::parse(source).map_err(|unreadable| Box::new(refuse(unreadable, source, file)))?;
     if tree.is_empty() {
@@ -76,7 +78,7 @@ pub(super) fn tree(source: &str, file: &str) -> Result<(Tree, Vec<Diagnostic>), 
     }
     let faults = tree.faults.iter().map(|fault| match fault {
         Fault::DuplicateKey { key, span, first, .. } => {
-            let line = Place::of(source, first.clone()).line;
+            let line = lines.place(first.clone()).line;
             let message = format!("the key {} is given twice", quote(key));
             let mut one = diagnostic("duplicate-key", file, place(span.clone()), message);
             one.notes.push(format!("it was first given on line {line}"));

@@ -40,15 +40,16 @@ pub(super) fn check(top: &At<'_>, add: Add<'_>) {
     }
 }
 
-/// Reports a recipe's name that could not be a folder's and an image tag's.
+/// Reports a recipe that is neither a name nor, with a `/` in it, the path of a folder of the project.
 pub(super) fn recipe(at: Option<At<'_>>, add: Add<'_>) {
+    let Some(at) = at else { return };
+    let Some(text) = at.text() else { return };
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    if let Some(at) = at
-        && let Some(text) = at.text()
-        && !(text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.chars().all(fits))
-    {
+    if text.contains('/') {
+        inside(Some(at), add);
+    } else if !(text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.chars().all(fits)) {
         add(Problem::error("bad-name", &at.path, format!("{} is no recipe's name", quote(text)))
-            .help("such as debian-bookworm"));
+            .help("such as debian-bookworm; a recipe of your own is named by its folder, such as ./recipes/web"));
     }
 }
 

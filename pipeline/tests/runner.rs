@@ -1,0 +1,261 @@
+//! Runs of small plans against a store in memory, told as transcripts: what was done, what was undone, how it ended.
+
+use std::sync::{Arc, Mutex};
+
+use alcedo_pipeline::{
+    context::StepContext,
+    error::StepError,
+    event::{Outcome, What},
+    ids::{RunId, StepId},
+    journal::{self, Journal, JournalError},
+    plan::{Plan, PlannedStep, Purpose, Sign, Stage},
+    report::Report,
+    resource::Resource,
+    runner::{Direction, Ending, Runner},
+    status::Progress,
+    step::{Step, Steps},
+    store::{MemoryStore, Store},
+    version::Version,
+};
+use async_trait::async_trait;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// What a step of these plans does, written in its action.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Behaviour {
+    Succeed,
+    Fail,
+    Panic,
+    FailUndo,
+    /// Waits until the run is told to stop.
+    Hang,
+}
+
+struct World {
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+struct OneStep {
+    id: StepId,
+    behaviour: Behaviour,
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+impl OneStep {
+    fn say(&self, what: &str) {
+        self.log.lock().unwrap().push(format!("{what} {}", self.id));
+    }
+}
+
+#[async_trait]
+impl Step for OneStep {
+    async fn run(&self, context: &StepContext) -> Result<Value, StepError> {
+        self.say("run");
+        context.own(Resource::new("thing", self.id.as_str())).await?;
+        match self.behaviour {
+            Behaviour::Fail => Err(StepError::failed("it did not work").hint("try something else")),
+            Behaviour::Panic => panic!("a bug"),
+            Behaviour::Hang => {
+                context.cancellation().cancelled().await;
+                Err(StepError::interrupted())
+            }
+            Behaviour::Succeed | Behaviour::FailUndo => Ok(json!({ "made": self.id })),
+        }
+    }
+
+    async fn undo(&self, _: &StepContext) -> Result<(), StepError> {
+        self.say("undo");
+        match self.behaviour {
+            Behaviour::FailUndo => Err(StepError::failed("it stays")),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Steps for World {
+    fn step(&self, planned: &PlannedStep) -> Result<Box<dyn Step>, StepError> {
+        let behaviour = match planned.action.as_str().unwrap() {
+            "succeed" => Behaviour::Succeed,
+            "fail" => Behaviour::Fail,
+            "panic" => Behaviour::Panic,
+            "fail undo" => Behaviour::FailUndo,
+            "hang" => Behaviour::Hang,
+            other => return Err(StepError::failed(format!("unknown action {other}"))),
+        };
+        Ok(Box::new(OneStep { id: planned.id.clone(), behaviour, log: self.log.clone() }))
+    }
+}
+
+fn plan(steps: &[(&str, &str)]) -> Plan {
+    let now = "2026-11-20T19:05:12Z".parse().unwrap();
+    Plan {
+        format: Plan::FORMAT,
+        run: RunId::new(now, 7),
+        app: "hello".into(),
+        environment: "test".into(),
+        purpose: Purpose::Deploy,
+        version: Version::at(now),
+        commit: None,
+        replaces: None,
+        made_at: now,
+        notes: Vec::new(),
+        steps: steps
+            .iter()
+            .map(|(id, action)| PlannedStep {
+                id: StepId::from(*id),
+                stage: if id.starts_with("retire") { Stage::Retire } else { Stage::Launch },
+                sign: Sign::Add,
+                does: format!("make {id}"),
+                undo: Some(format!("remove {id}")),
+                point_of_no_return: id.starts_with("retire"),
+                action: json!(action),
+            })
+            .collect(),
+    }
+}
+
+struct Ran {
+    ending: Ending,
+    log: Vec<String>,
+    store: Arc<MemoryStore>,
+    run: RunId,
+}
+
+async fn execute(steps: &[(&str, &str)], cancel: CancellationToken) -> Ran {
+    let plan = plan(steps);
+    let store = Arc::new(MemoryStore::default());
+    let world = World { log: Arc::default() };
+    let journal = Journal::begin(store.clone(), "hello/", &plan).await.unwrap();
+    let (events, _listener) = mpsc::unbounded_channel();
+    let run = plan.run.clone();
+    let runner = Runner::new(plan, &world, journal, Progress::default(), events, cancel);
+    let ending = runner.run(opening(), Direction::Forward).await.unwrap();
+    let log = world.log.lock().unwrap().clone();
+    Ran { ending, log, store, run }
+}
+
+fn opening() -> What {
+    What::RunResumed { host: "test".into(), tool: "test".into() }
+}
+
+#[tokio::test]
+async fn every_step_runs_once_and_in_order() {
+    let ran = execute(&[("a", "succeed"), ("b", "succeed"), ("retire", "succeed")], CancellationToken::new()).await;
+    assert_eq!(ran.ending.outcome, Outcome::Done);
+    assert_eq!(ran.log, ["run a", "run b", "run retire"]);
+    let record = journal::read(ran.store.as_ref(), "hello/", &ran.run).await.unwrap();
+    let names: Vec<String> = record
+        .events
+        .iter()
+        .map(|event| serde_json::to_value(event).unwrap()["event"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "run-resumed",
+            "step-started",
+            "step-owned",
+            "step-succeeded",
+            "step-started",
+            "step-owned",
+            "step-succeeded",
+            "step-started",
+            "step-owned",
+            "step-succeeded",
+            "run-finished",
+        ]
+    );
+    assert_eq!(Report::of(&record).outcome, Some(Outcome::Done));
+}
+
+#[tokio::test]
+async fn a_failure_unwinds_in_reverse_the_failed_step_included() {
+    let ran =
+        execute(&[("a", "succeed"), ("b", "succeed"), ("c", "fail"), ("d", "succeed")], CancellationToken::new()).await;
+    assert_eq!(ran.ending.outcome, Outcome::Unwound);
+    assert_eq!(ran.log, ["run a", "run b", "run c", "undo c", "undo b", "undo a"]);
+    let (step, error) = ran.ending.failure.unwrap();
+    assert_eq!((step.as_str(), error.message.as_str()), ("c", "it did not work"));
+    assert_eq!(error.hints, ["try something else"]);
+}
+
+#[tokio::test]
+async fn a_panic_unwinds_like_any_failure() {
+    let ran = execute(&[("a", "succeed"), ("b", "panic")], CancellationToken::new()).await;
+    assert_eq!(ran.ending.outcome, Outcome::Unwound);
+    assert_eq!(ran.log, ["run a", "run b", "undo b", "undo a"]);
+    assert!(ran.ending.failure.unwrap().1.message.contains("a bug"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_undo_that_fails_is_tried_again_then_named_and_the_others_still_run() {
+    let ran = execute(&[("a", "succeed"), ("b", "fail undo"), ("c", "fail")], CancellationToken::new()).await;
+    assert_eq!(ran.ending.outcome, Outcome::Stuck);
+    assert_eq!(ran.log, ["run a", "run b", "run c", "undo c", "undo b", "undo b", "undo b", "undo b", "undo a"]);
+    let (step, error, resources) = &ran.ending.left[0];
+    assert_eq!((step.as_str(), error.message.as_str()), ("b", "it stays"));
+    assert_eq!(resources, &[Resource::new("thing", "b")]);
+}
+
+#[tokio::test]
+async fn after_the_point_of_no_return_nothing_is_undone() {
+    let ran =
+        execute(&[("a", "succeed"), ("retire/x", "succeed"), ("retire/y", "fail")], CancellationToken::new()).await;
+    assert_eq!(ran.ending.outcome, Outcome::Stuck);
+    assert_eq!(ran.log, ["run a", "run retire/x", "run retire/y"]);
+}
+
+#[tokio::test]
+async fn told_to_stop_a_run_unwinds_and_says_so() {
+    let cancel = CancellationToken::new();
+    let stop = cancel.clone();
+    let (ran, ()) = tokio::join!(execute(&[("a", "succeed"), ("b", "hang"), ("c", "succeed")], cancel), async move {
+        tokio::task::yield_now().await;
+        stop.cancel();
+    });
+    assert_eq!(ran.ending.outcome, Outcome::Interrupted);
+    assert!(!ran.log.contains(&"run c".to_owned()), "{:?}", ran.log);
+    assert_eq!(ran.log.last().unwrap(), "undo a");
+}
+
+#[tokio::test]
+async fn a_run_that_died_goes_on_where_its_journal_ends() {
+    let plan = plan(&[("a", "succeed"), ("b", "succeed")]);
+    let store = Arc::new(MemoryStore::default());
+    let world = World { log: Arc::default() };
+    let mut journal = Journal::begin(store.clone(), "hello/", &plan).await.unwrap();
+    for what in [
+        What::StepStarted { step: "a".into(), stage: Stage::Launch, does: String::new(), token: String::new() },
+        What::StepSucceeded { step: "a".into(), output: json!({ "made": "a" }), seconds: 0.1 },
+        What::StepStarted { step: "b".into(), stage: Stage::Launch, does: String::new(), token: String::new() },
+    ] {
+        journal.append(&alcedo_pipeline::event::Event::new(&plan.run, plan.made_at, what)).await.unwrap();
+    }
+    let (resumed, record) = Journal::resume(store.clone(), "hello/", &plan.run).await.unwrap();
+    let progress = Progress::replay(&record.events).unwrap();
+    let (events, _listener) = mpsc::unbounded_channel();
+    let runner = Runner::new(record.plan, &world, resumed, progress, events, CancellationToken::new());
+    let ending = runner.run(opening(), Direction::Forward).await.unwrap();
+    assert_eq!(ending.outcome, Outcome::Done);
+    assert_eq!(*world.log.lock().unwrap(), ["run b"], "a had succeeded");
+
+    // The process that had the run before wakes up: its next event loses.
+    let late = What::StepOwned { step: "b".into(), resource: Resource::new("thing", "late") };
+    let late = alcedo_pipeline::event::Event::new(&plan.run, plan.made_at, late);
+    assert!(matches!(journal.append(&late).await, Err(JournalError::Fenced { .. })));
+}
+
+#[tokio::test]
+async fn an_append_whose_answer_was_lost_is_settled_by_looking() {
+    let plan = plan(&[("a", "succeed")]);
+    let store = Arc::new(MemoryStore::default());
+    let mut journal = Journal::begin(store.clone(), "hello/", &plan).await.unwrap();
+    let event = alcedo_pipeline::event::Event::new(&plan.run, plan.made_at, opening());
+    // The write came through, the answer did not.
+    store.create(&format!("hello/runs/{}/000001.json", plan.run), serde_json::to_vec(&event).unwrap()).await.unwrap();
+    journal.append(&event).await.unwrap();
+    let record = journal::read(store.as_ref(), "hello/", &plan.run).await.unwrap();
+    assert_eq!(record.events.len(), 1);
+}
