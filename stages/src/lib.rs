@@ -1,1 +1,36 @@
-//! stages
+//! The stages of a deploy: the only crate that orders changes in AWS.
+//!
+//! One deploy: [`facts::observe`] looks (read-only), [`planner::plan`] decides (pure), [`execute::Prepared::run`] goes
+//! through the plan under the environment's lock. Each stage is one module with one struct a step; [`action::Action`]
+//! lists them all.
+
+pub mod action;
+pub mod bake;
+pub mod build;
+pub mod clients;
+pub mod cloud_error;
+pub mod doctor;
+pub mod execute;
+pub mod facts;
+pub mod flip;
+pub mod hold;
+pub mod ingress;
+pub mod launch;
+pub mod listener;
+pub mod overview;
+pub mod planner;
+pub mod probes;
+pub mod publish;
+pub mod rehearsal;
+pub mod releases;
+pub mod retire;
+pub mod s3_store;
+pub mod servers;
+pub mod site;
+pub mod smoke;
+pub mod ssh;
+pub mod tags;
+pub mod workshop;
+
+/// What journals and manifests say they were written by.
+pub const TOOL: &str = concat!("alcedo ", env!("CARGO_PKG_VERSION"));

@@ -1,0 +1,154 @@
+//! What happens on the builder between its boot and its image.
+
+use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
+
+use alcedo_images::{
+    fingerprint::{self, ImageInputs},
+    provision::{self, ArtifactSource, ProvisionInput},
+    scrub,
+};
+use alcedo_pipeline::{context::StepContext, error::StepError, file::Bake, suite::Check, version::Version};
+use alcedo_smoke_tests::{Target, run};
+use aws_sdk_s3::presigning::PresigningConfig;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{BUILDER, MadeBuilder, release};
+use crate::{
+    build::sink,
+    cloud_error::CloudError,
+    facts::BaseImage,
+    releases,
+    site::Site,
+    smoke,
+    ssh::{self, Login},
+    workshop::Workshop,
+};
+
+/// How long the builder may fetch the artifact by its presigned address.
+const PRESIGNED: Duration = Duration::from_secs(900);
+
+/// Pins, provisions, checks and scrubs the builder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProvisionBuilder {
+    pub bake: Bake,
+    pub base: BaseImage,
+    pub own_address: Ipv4Addr,
+}
+
+impl ProvisionBuilder {
+    pub async fn run(&self, site: &Site, shop: &Workshop, context: &StepContext) -> Result<Value, StepError> {
+        let made: MadeBuilder = context.output(BUILDER)?;
+        let release = release(site, context).await?;
+        let key = shop.key().await?;
+        let login =
+            Login { user: &self.bake.ssh_user, port: self.bake.ssh_port, private_address: self.bake.private_address };
+        let deadline = self.bake.timeout.duration();
+        let session = ssh::open(&site.clients, context, &made.server, login, key, deadline).await?;
+        let steps = provision::load(&site.folder, &self.bake.provision).map_err(failed)?;
+        let steps = provision::plan(&ProvisionInput {
+            app: site.pipeline.app.clone(),
+            version: release.version.to_string(),
+            install_path: install_path(site),
+            artifact: ArtifactSource {
+                url: self.artifact_url(site, release.version).await?,
+                sha256: release.sha256.clone(),
+            },
+            steps,
+        });
+        let sink = sink(context);
+        provision::execute(&session, &steps, key, &sink, context.cancellation()).await.map_err(failed)?;
+        let passed = self.check(site, context, &session).await?;
+        scrub::scrub(&session, &self.bake.ssh_user, key.public_base64(), &sink)
+            .await
+            .map_err(|error| StepError::failed("the builder could not be scrubbed").because(error))?;
+        // The image is taken from the builder as it stands; an orderly goodbye is worth no failure.
+        let _ = session.close().await;
+        Ok(json!({ "checks": passed }))
+    }
+
+    /// A short-lived address that only reads this one object. Servers cannot reach this machine's loopback, so a local
+    /// region is named by its address on the engine's network.
+    async fn artifact_url(&self, site: &Site, version: Version) -> Result<String, StepError> {
+        let mut config = site.clients.s3.config().to_builder();
+        if let Some(endpoint) = site.endpoint_for_servers(self.own_address) {
+            config = config.endpoint_url(endpoint);
+        }
+        let client = aws_sdk_s3::Client::from_conf(config.build());
+        let presigning = PresigningConfig::expires_in(PRESIGNED)
+            .map_err(|error| StepError::failed("the artifact's address could not be signed").because(error))?;
+        let call = client.get_object().bucket(site.bucket()).key(releases::artifact_key(&site.root, version));
+        let request =
+            call.presigned(presigning).await.map_err(|error| CloudError::of("sign the artifact's address", error))?;
+        Ok(request.uri().to_owned())
+    }
+
+    /// Runs the image checks on the provisioned builder.
+    async fn check(
+        &self,
+        site: &Site,
+        context: &StepContext,
+        session: &alcedo_images::session::Session,
+    ) -> Result<usize, StepError> {
+        if self.bake.checks.is_empty() {
+            return Ok(0);
+        }
+        let target = Target::server(&session.target().host, site.pipeline.launch.port)
+            .map_err(|error| StepError::failed("the builder's address is not one").because(error))?;
+        let show = |event| smoke::show(context, "image", &event);
+        let report = tokio::select! {
+            report = run(&self.bake.checks, &target, Some(session), &show) => report,
+            () = context.cancellation().cancelled() => return Err(StepError::interrupted()),
+        };
+        if report.passed() {
+            return Ok(report.results.len());
+        }
+        let failures: Vec<String> = report
+            .failures()
+            .map(|result| {
+                let (expected, actual) =
+                    result.failure.as_ref().map_or(("", ""), |it| (it.expected.as_str(), it.actual.as_str()));
+                format!("{}: expected {expected}, got {actual}", result.title)
+            })
+            .collect();
+        let step = StepError::failed(format!("{} image checks failed; no image was made", failures.len()));
+        Err(failures.into_iter().fold(step, StepError::hint))
+    }
+}
+
+fn failed(error: provision::ProvisionError) -> StepError {
+    let hint = error.hint();
+    let last: Vec<String> = error.last_lines().to_vec();
+    let mut step = StepError::failed("the builder could not be provisioned");
+    if !last.is_empty() {
+        step = step.hint(format!("its last lines:\n  {}", last.join("\n  ")));
+    }
+    hint.into_iter().fold(step, StepError::hint).because(error)
+}
+
+/// Where the artifact is unpacked on a server.
+fn install_path(site: &Site) -> PathBuf {
+    let path = site.pipeline.bake.install_path.clone();
+    path.unwrap_or_else(|| PathBuf::from(format!("/opt/{}", site.pipeline.app)))
+}
+
+/// The fingerprint of everything that goes into an image: the same inputs need no second bake.
+pub fn fingerprint(
+    site: &Site,
+    base: &BaseImage,
+    artifact_sha256: &str,
+    version: Version,
+) -> Result<String, StepError> {
+    let bake = &site.pipeline.bake;
+    let steps = provision::load(&site.folder, &bake.provision).map_err(failed)?;
+    let checks: &[Check] = &bake.checks;
+    Ok(fingerprint::image_fingerprint(&ImageInputs {
+        base: base.recipe_digest.as_deref().unwrap_or(&base.ami),
+        artifact_sha256,
+        app: &site.pipeline.app,
+        version: &version.to_string(),
+        install_path: &install_path(site),
+        steps: &steps,
+        checks,
+    }))
+}

@@ -1,0 +1,189 @@
+//! Build: the app's commands in a container whose root is the server's, packed into a deterministic archive.
+
+use std::{path::PathBuf, sync::Arc};
+
+use alcedo_images::{
+    base::BuildBase,
+    bootstrap,
+    build::{self, BuildError, BuildSpec},
+    build_image::{self, BuildRoot, BuildRootError},
+    commit,
+    engine::{self, Engine},
+    event::{ImageEvent, Sink, silent},
+    inputs,
+    recipe::Recipe,
+};
+use alcedo_pipeline::{
+    context::StepContext,
+    error::{ErrorKind, StepError},
+    file,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use crate::{site::Site, workshop::Workshop};
+
+/// The step that builds; others read what it made.
+pub const RUN: &str = "build/run";
+
+/// What there is to build.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Source {
+    /// Fingerprint of everything that decides the result.
+    pub inputs: String,
+    pub base: BuildBase,
+    pub commit: Option<String>,
+    /// Whether the working tree has changes that no commit holds.
+    pub dirty: bool,
+}
+
+/// What the build left.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Built {
+    pub archive: PathBuf,
+    /// In hex.
+    pub sha256: String,
+    pub size_bytes: u64,
+    pub base: BuildBase,
+    /// Seconds the app's own commands took: the rest is Alcedo's share.
+    pub commands_seconds: f64,
+}
+
+/// Looks at the source without building it.
+pub async fn source(site: &Site) -> Result<Source, StepError> {
+    let settings = &site.pipeline.build;
+    let base = base(site, settings).await?;
+    let folder = site.folder.clone();
+    let (app, build, digest) = (site.pipeline.app.clone(), settings.clone(), base.digest().to_owned());
+    let inputs = tokio::task::spawn_blocking(move || inputs::fingerprint(&app, &folder, &build, &digest))
+        .await
+        .map_err(|error| StepError::failed("reading the source was cut off").because(error))?
+        .map_err(|error| StepError::failed("the source cannot be read").because(error))?;
+    let commit = commit::of(&site.folder).await;
+    Ok(Source {
+        inputs,
+        base,
+        commit: commit.as_ref().map(|commit| commit.id.clone()),
+        dirty: commit.is_some_and(|commit| commit.dirty),
+    })
+}
+
+/// The root that the build would run in. A recipe is known without an engine.
+async fn base(site: &Site, settings: &file::Build) -> Result<BuildBase, StepError> {
+    match (&settings.recipe, &settings.image) {
+        (Some(name), _) => {
+            let recipe = recipe(site, name)?;
+            Ok(BuildBase::Recipe { name: name.clone(), digest: recipe.digest() })
+        }
+        (None, Some(reference)) => {
+            let engine = connect().await?;
+            let root = build_image::of_image(&engine, reference, &[], &silent(), &CancellationToken::new()).await;
+            Ok(root.map_err(no_root)?.base)
+        }
+        (None, None) => Err(StepError::failed("build needs a recipe or an image")),
+    }
+}
+
+/// A recipe that the file names: a built-in one, or a folder of the project.
+pub fn recipe(site: &Site, name: &str) -> Result<Recipe, StepError> {
+    let place = match name.contains('/') {
+        true => site.folder.join(name).to_string_lossy().into_owned(),
+        false => name.to_owned(),
+    };
+    Recipe::load(&place).map_err(|error| {
+        let hint = error.hint();
+        let error = StepError::failed(format!("recipe {name} cannot be used")).because(error);
+        hint.into_iter().fold(error, StepError::hint)
+    })
+}
+
+pub async fn connect() -> Result<Engine, StepError> {
+    engine::connect().await.map_err(|error| {
+        let hint = error.hint();
+        StepError::new(ErrorKind::Service, "no container engine can be used").hint(hint).because(error)
+    })
+}
+
+/// Runs the build in its container.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunBuild {
+    pub build: file::Build,
+    pub inputs: String,
+}
+
+impl RunBuild {
+    pub async fn run(&self, site: &Site, shop: &Workshop, context: &StepContext) -> Result<Value, StepError> {
+        let engine = connect().await?;
+        let root = self.root(site, &engine, context).await?;
+        let spec = BuildSpec::new(&site.pipeline.app, &site.folder, &self.build, root);
+        let out = shop.archive();
+        let outcome = build::run(&engine, &spec, &out, &sink(context), context.cancellation()).await.map_err(failed)?;
+        let built = Built {
+            archive: outcome.artifact.file,
+            sha256: outcome.artifact.sha256,
+            size_bytes: outcome.artifact.size,
+            base: outcome.base,
+            commands_seconds: outcome.commands_took.as_secs_f64(),
+        };
+        Ok(serde_json::to_value(built).expect("plain data is JSON"))
+    }
+
+    async fn root(&self, site: &Site, engine: &Engine, context: &StepContext) -> Result<BuildRoot, StepError> {
+        let (sink, cancel, packages) = (sink(context), context.cancellation(), &self.build.packages);
+        let root = match (&self.build.recipe, &self.build.image) {
+            (Some(name), _) => {
+                let recipe = recipe(site, name)?;
+                let base = bootstrap::bootstrap(engine.docker(), &recipe, &sink).await.map_err(|error| {
+                    let hint = error.hint();
+                    let error =
+                        StepError::failed(format!("the root of recipe {name} could not be made")).because(error);
+                    hint.into_iter().fold(error, StepError::hint)
+                })?;
+                build_image::of_recipe(engine, &base, packages, &sink, cancel).await
+            }
+            (None, Some(reference)) => build_image::of_image(engine, reference, packages, &sink, cancel).await,
+            (None, None) => return Err(StepError::failed("build needs a recipe or an image")),
+        };
+        root.map_err(no_root)
+    }
+}
+
+fn no_root(error: BuildRootError) -> StepError {
+    if matches!(error, BuildRootError::Cancelled) {
+        return StepError::interrupted();
+    }
+    let mut hints: Vec<String> = error.last_lines().iter().map(|line| format!("last output: {line}")).collect();
+    hints.extend(error.hint().map(str::to_owned));
+    let error = StepError::failed("the root to build in could not be made").because(error);
+    hints.into_iter().fold(error, StepError::hint)
+}
+
+fn failed(error: BuildError) -> StepError {
+    if matches!(error, BuildError::Cancelled) {
+        return StepError::interrupted();
+    }
+    let message = match &error {
+        BuildError::Command { command, exit_code, .. } => {
+            format!("the build failed: `{command}` ended with exit code {exit_code}")
+        }
+        _ => "the build failed".to_owned(),
+    };
+    let hint = error.hint();
+    let last: Vec<String> = error.last_lines().to_vec();
+    let mut step = StepError::failed(message);
+    if !last.is_empty() {
+        step = step.hint(format!("its last lines:\n  {}", last.join("\n  ")));
+    }
+    hint.into_iter().fold(step, StepError::hint).because(error)
+}
+
+/// What the engine tells, as events of the step.
+pub fn sink(context: &StepContext) -> Sink {
+    let line = context.line_sink();
+    Arc::new(move |event| match event {
+        ImageEvent::Started { what } => line(what),
+        ImageEvent::Line { text, .. } => line(text),
+        ImageEvent::Skipped { lines } => line(format!("… {lines} lines left out")),
+    })
+}

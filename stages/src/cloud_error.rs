@@ -1,0 +1,107 @@
+//! What the cloud answered when it refused, as one type for all SDKs.
+
+use std::fmt;
+
+use alcedo_pipeline::error::{ErrorKind, StepError};
+use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+
+/// An AWS call that failed.
+#[derive(Debug)]
+pub struct CloudError {
+    /// AWS's error code, where an answer came: `InvalidGroup.NotFound`.
+    pub code: Option<String>,
+    /// What was being done: `describe the load balancer hello`.
+    pub doing: String,
+    detail: String,
+    /// Whether the call may have had its effect although it failed.
+    pub effect_unknown: bool,
+}
+
+impl fmt::Display for CloudError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.code {
+            Some(code) => write!(f, "AWS answered {code}: {}", self.detail),
+            None => f.write_str(&self.detail),
+        }
+    }
+}
+
+impl std::error::Error for CloudError {}
+
+impl CloudError {
+    pub fn of<E, R>(doing: impl Into<String>, error: SdkError<E, R>) -> Self
+    where
+        E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
+        R: fmt::Debug + Send + Sync + 'static,
+    {
+        let code = error.code().map(str::to_owned);
+        let message = error.message().map(str::to_owned);
+        let effect_unknown =
+            matches!(error, SdkError::TimeoutError(_) | SdkError::DispatchFailure(_) | SdkError::ResponseError(_));
+        let detail = message.unwrap_or_else(|| chain(&error));
+        Self { code, doing: doing.into(), detail, effect_unknown }
+    }
+
+    /// Whether AWS answered with this code.
+    pub fn is(&self, code: &str) -> bool {
+        self.code.as_deref() == Some(code)
+    }
+}
+
+/// The deepest causes say most: "connection refused" stands at the end of the chain.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        next = cause.source();
+    }
+    text
+}
+
+impl From<CloudError> for StepError {
+    fn from(error: CloudError) -> Self {
+        let mut step = StepError::new(ErrorKind::Service, format!("could not {}", error.doing));
+        if let Some(hint) = hint(&error) {
+            step = step.hint(hint);
+        }
+        step.because(error)
+    }
+}
+
+/// What to do about the codes that users meet most.
+pub fn hint(error: &CloudError) -> Option<&'static str> {
+    Some(match error.code.as_deref() {
+        None if error.effect_unknown => {
+            "check the network, and `aws.endpoint` in alcedo.yaml; `alcedo doctor` tests each"
+        }
+        None => return None,
+        Some("UnauthorizedOperation" | "AccessDenied" | "AccessDeniedException") => {
+            "the credentials lack a permission that this step needs"
+        }
+        Some("ExpiredToken" | "ExpiredTokenException" | "RequestExpired") => {
+            "the credentials have expired, or this machine's clock is wrong; renew them and run again"
+        }
+        Some("AuthFailure" | "InvalidClientTokenId" | "SignatureDoesNotMatch" | "InvalidAccessKeyId") => {
+            "the credentials are not valid for this endpoint; `alcedo doctor` says which are used"
+        }
+        Some("InsufficientInstanceCapacity") => {
+            "AWS has none of this instance type in the zone now; try again, or choose another `instance_type` or subnet"
+        }
+        Some("VcpuLimitExceeded" | "InstanceLimitExceeded") => {
+            "the account's vCPU limit is reached; ask for more under Service Quotas, or retire unused servers"
+        }
+        Some("RequestLimitExceeded" | "Throttling" | "ThrottlingException") => {
+            "AWS throttles this account's calls; try again in a minute"
+        }
+        Some("RulesPerSecurityGroupLimitExceeded") => {
+            "the security group has no room for another rule; remove one that is no longer needed"
+        }
+        Some("NoSuchBucket") => "create the bucket, or name another under `publish.bucket`",
+        _ => return None,
+    })
+}

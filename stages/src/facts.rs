@@ -1,0 +1,252 @@
+//! A read-only view of one environment: everything the planner decides from. Only Describe, Get and List calls.
+
+use std::net::Ipv4Addr;
+
+use alcedo_pipeline::{
+    error::StepError,
+    file::{Base, Pipeline},
+    version::Version,
+};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    build::Source,
+    cloud_error::CloudError,
+    listener::{Place, Routing},
+    releases::{Manifest, ReleasesError},
+    site::Site,
+};
+
+mod balancer;
+mod fleets;
+mod images;
+mod network;
+
+pub use balancer::observe as balancer;
+pub use fleets::{fleets, group_tags};
+pub use images::of_app as app_images;
+pub use network::{security_groups, subnets};
+
+/// What was observed.
+#[derive(Debug, Clone, Serialize)]
+pub struct Facts {
+    pub balancer: Balancer,
+    /// Every fleet of this app and environment, oldest version first.
+    pub fleets: Vec<Fleet>,
+    pub network: Network,
+    pub base: BaseImage,
+    /// This machine's address, as the servers would see it; `None` where nobody could tell.
+    pub own_address: Option<Ipv4Addr>,
+    /// Images of this app, newest first.
+    pub images: Vec<Image>,
+    /// Published versions, newest first.
+    pub versions: Vec<Version>,
+    /// The source to build from, where the request builds.
+    pub source: Option<Source>,
+    /// The image fingerprint of the release, where its artifact is known.
+    pub fingerprint: Option<String>,
+    /// The published version that the request means, or that has the source's inputs.
+    pub release: Option<Manifest>,
+    pub observed_at: Timestamp,
+}
+
+/// The load balancer and what its listener does now.
+#[derive(Debug, Clone, Serialize)]
+pub struct Balancer {
+    pub arn: String,
+    pub name: String,
+    pub dns_name: String,
+    /// Addresses of its nodes, where the balancer tells them; empty: they are in the DNS.
+    pub addresses: Vec<String>,
+    pub vpc: String,
+    pub listener: String,
+    pub protocol: String,
+    pub port: u16,
+    /// What the flip changes.
+    pub place: Place,
+    pub routing: Routing,
+    /// Priorities of the listener's rules.
+    pub priorities: Vec<u32>,
+    /// The test listener that previews by port, where it exists.
+    pub preview_listener: Option<(String, Routing)>,
+}
+
+/// The servers of one version behind one target group.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Fleet {
+    pub version: Version,
+    pub commit: Option<String>,
+    pub target_group: String,
+    pub name: String,
+    pub instances: Vec<String>,
+    /// The rule that reaches it by header, by ARN.
+    pub preview_rule: Option<String>,
+    /// Its weight in the production listener.
+    pub weight: i32,
+    pub replaces: Option<Version>,
+    pub held_until: Option<Timestamp>,
+    pub run: Option<String>,
+}
+
+impl Fleet {
+    pub fn is_in_service(&self) -> bool {
+        self.weight > 0
+    }
+
+    /// Whether it waits, ready, behind a flip that replaced it.
+    pub fn is_held(&self) -> bool {
+        !self.is_in_service() && self.held_until.is_some()
+    }
+}
+
+/// Names in the file, as ids.
+#[derive(Debug, Clone, Serialize)]
+pub struct Network {
+    pub subnets: Vec<String>,
+    pub security_groups: Vec<String>,
+    pub builder_subnet: String,
+    pub builder_security_group: String,
+}
+
+/// What the server image starts from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BaseImage {
+    pub ami: String,
+    pub name: String,
+    /// The recipe's digest, where the image was made from one.
+    pub recipe_digest: Option<String>,
+}
+
+/// A server image of this app.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Image {
+    pub ami: String,
+    pub name: String,
+    pub version: Version,
+    pub fingerprint: String,
+    pub snapshots: Vec<String>,
+    pub available: bool,
+}
+
+/// What a person asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Request {
+    /// Build what is here, or take a published version.
+    Deploy { version: Option<Version> },
+    /// Go back to a version; to the one in service before, where none is named.
+    Rollback { to: Option<Version> },
+}
+
+/// Why the environment could not be observed. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum FactsError {
+    #[error(transparent)]
+    Cloud(#[from] CloudError),
+    #[error(transparent)]
+    Releases(#[from] ReleasesError),
+    #[error("{what}")]
+    Missing { what: String, hint: String },
+    #[error(transparent)]
+    Source(#[from] StepError),
+}
+
+impl FactsError {
+    fn missing(what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Missing { what: what.into(), hint: hint.into() }
+    }
+
+    /// What the user can do about it.
+    pub fn hints(&self) -> Vec<String> {
+        match self {
+            Self::Cloud(error) => crate::cloud_error::hint(error).map(str::to_owned).into_iter().collect(),
+            Self::Releases(_) => vec!["`alcedo doctor` checks the bucket".to_owned()],
+            Self::Missing { hint, .. } => vec![hint.clone()],
+            Self::Source(error) => error.hints.clone(),
+        }
+    }
+}
+
+/// Looks at the environment.
+///
+/// # Errors
+/// Something the file names is not there, or the cloud could not be asked.
+pub async fn observe(site: &Site, request: &Request) -> Result<Facts, FactsError> {
+    let source = match request {
+        Request::Deploy { version: None } => Some(crate::build::source(site).await?),
+        _ => None,
+    };
+    let (balancer, network, base, images, versions, own_address) = futures::try_join!(
+        balancer(site),
+        network::observe(site),
+        base(site),
+        app_images(site),
+        async { Ok(site.versions().await?) },
+        async { Ok(own_address(site).await) },
+    )?;
+    let fleets = fleets(site, Some(&balancer)).await?;
+    let release = match (request, &source) {
+        (Request::Deploy { version: Some(version) } | Request::Rollback { to: Some(version) }, _) => {
+            site.manifest(*version).await?
+        }
+        (Request::Rollback { to: None }, _) => match version_before(&fleets) {
+            Some(version) => site.manifest(version).await?,
+            None => None,
+        },
+        (_, Some(source)) => site.version_with_inputs(&source.inputs).await?,
+        (_, None) => None,
+    };
+    let fingerprint = match &release {
+        Some(manifest) => Some(crate::bake::fingerprint(site, &base, &manifest.sha256, manifest.version)?),
+        None => None,
+    };
+    let observed_at = Timestamp::now();
+    Ok(Facts {
+        balancer,
+        fleets,
+        network,
+        base,
+        own_address,
+        images,
+        versions,
+        source,
+        fingerprint,
+        release,
+        observed_at,
+    })
+}
+
+/// The version in service before the one that is now.
+pub fn version_before(fleets: &[Fleet]) -> Option<Version> {
+    fleets.iter().find(|fleet| fleet.is_in_service()).and_then(|fleet| fleet.replaces)
+}
+
+/// What the server image starts from.
+pub async fn base(site: &Site) -> Result<BaseImage, FactsError> {
+    images::base(site, &site.pipeline.bake.base).await
+}
+
+/// Where people reach the app: as the file says, or the balancer's own name.
+pub fn public_url(pipeline: &Pipeline, balancer: &Balancer) -> String {
+    let scheme = if balancer.protocol == "HTTPS" { "https" } else { "http" };
+    let own = || format!("{scheme}://{}:{}", balancer.dns_name, balancer.port);
+    pipeline.flip.url.clone().unwrap_or_else(own)
+}
+
+/// This machine's address as servers see it. An answer that is not one address counts as none: a wrong guess would open
+/// SSH to somebody else.
+pub async fn own_address(site: &Site) -> Option<Ipv4Addr> {
+    let answer = site.clients.http.get(site.check_ip_url()).send().await.ok()?.error_for_status().ok()?;
+    answer.text().await.ok()?.trim().parse().ok()
+}
+
+/// Tells a recipe from an AMI in words.
+pub fn base_in_words(base: &Base) -> String {
+    match base {
+        Base { recipe: Some(recipe), .. } => format!("recipe {recipe}"),
+        Base { ami: Some(ami), .. } => ami.clone(),
+        Base { owner, name, .. } => {
+            format!("newest image {} of {}", name.as_deref().unwrap_or("*"), owner.as_deref().unwrap_or("self"))
+        }
+    }
+}

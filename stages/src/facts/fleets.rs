@@ -1,0 +1,115 @@
+//! Fleets, read from target groups, tags and instances: the cloud is the state.
+
+use std::collections::BTreeMap;
+
+use aws_sdk_ec2::types::Filter;
+use aws_sdk_elasticloadbalancingv2::types::TargetGroup;
+
+use super::{Balancer, Fleet, balancer};
+use crate::{
+    cloud_error::CloudError,
+    listener::{Routing, group_name},
+    site::Site,
+    tags::{self, Tags},
+};
+
+/// DescribeTags takes at most this many resources (ELBv2 API reference).
+const TAGS_AT_ONCE: usize = 20;
+
+/// Every fleet of the site's app and environment, oldest version first.
+pub async fn fleets(site: &Site, balancer: Option<&Balancer>) -> Result<Vec<Fleet>, CloudError> {
+    let tags = group_tags(site).await?;
+    let instances = instances(site).await?;
+    let rules = match balancer {
+        Some(balancer) => balancer::rules(site, &balancer.listener).await?,
+        None => Vec::new(),
+    };
+    let weights = match balancer.map(|balancer| &balancer.routing) {
+        Some(Routing::Forward { groups, .. }) => groups.clone(),
+        _ => Vec::new(),
+    };
+    let mut fleets: Vec<Fleet> = tags
+        .into_iter()
+        .filter_map(|(arn, tags)| {
+            let version = tags.get(tags::VERSION)?.parse().ok()?;
+            let run = tags.get(tags::RUN).map(str::to_owned);
+            let rule = rules.iter().find(|rule| {
+                rule.priority() != Some("default")
+                    && balancer.is_none_or(|balancer| rule.rule_arn() != Some(balancer.place.arn()))
+                    && Routing::read(rule.actions()).is_ok_and(|routing| routing.named() == [arn.as_str()])
+            });
+            Some(Fleet {
+                version,
+                commit: tags.get(tags::COMMIT).map(str::to_owned),
+                name: group_name(&arn).to_owned(),
+                instances: instances
+                    .get(&(tags.get(tags::VERSION)?.to_owned(), run.clone()))
+                    .cloned()
+                    .unwrap_or_default(),
+                preview_rule: rule.and_then(|rule| rule.rule_arn()).map(str::to_owned),
+                weight: weights.iter().filter(|group| group.target_group == arn).map(|group| group.weight).sum(),
+                replaces: tags.get(tags::REPLACES).and_then(|version| version.parse().ok()),
+                held_until: tags.get(tags::HELD_UNTIL).and_then(|time| time.parse().ok()),
+                run,
+                target_group: arn,
+            })
+        })
+        .collect();
+    fleets.sort_by(|a, b| a.version.cmp(&b.version).then_with(|| a.run.cmp(&b.run)));
+    Ok(fleets)
+}
+
+/// The target groups that carry this app's and environment's tags, with those tags.
+pub async fn group_tags(site: &Site) -> Result<BTreeMap<String, Tags>, CloudError> {
+    let prefix = format!("{}-", site.pipeline.app);
+    let mut pages = site.clients.elb.describe_target_groups().into_paginator().send();
+    let mut arns = Vec::new();
+    while let Some(page) = pages.next().await {
+        let page = page.map_err(|error| CloudError::of("list target groups", error))?;
+        let ours = page.target_groups().iter().filter(|group| named_like(group, &prefix));
+        arns.extend(ours.filter_map(|group| group.target_group_arn().map(str::to_owned)));
+    }
+    let mut found = BTreeMap::new();
+    for chunk in arns.chunks(TAGS_AT_ONCE) {
+        let call = site.clients.elb.describe_tags().set_resource_arns(Some(chunk.to_vec()));
+        let answer = call.send().await.map_err(|error| CloudError::of("read target groups' tags", error))?;
+        for description in answer.tag_descriptions() {
+            let tags = Tags::from_elb(description.tags());
+            let ours = tags.get(tags::APP) == Some(&site.pipeline.app)
+                && tags.get(tags::ENVIRONMENT) == Some(&site.environment);
+            if let (true, Some(arn)) = (ours, description.resource_arn()) {
+                found.insert(arn.to_owned(), tags);
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn named_like(group: &TargetGroup, prefix: &str) -> bool {
+    group.target_group_name().is_some_and(|name| name.starts_with(prefix))
+}
+
+/// The app's servers that are not ending, by version and run.
+async fn instances(site: &Site) -> Result<BTreeMap<(String, Option<String>), Vec<String>>, CloudError> {
+    let filter = |name: &str, value: &str| Filter::builder().name(name).values(value).build();
+    let call = site
+        .clients
+        .ec2
+        .describe_instances()
+        .filters(filter(&format!("tag:{}", tags::APP), &site.pipeline.app))
+        .filters(filter(&format!("tag:{}", tags::ENVIRONMENT), &site.environment))
+        .filters(filter(&format!("tag:{}", tags::STEP), crate::launch::INSTANCES))
+        .filters(Filter::builder().name("instance-state-name").values("pending").values("running").build());
+    let mut pages = call.into_paginator().send();
+    let mut found: BTreeMap<(String, Option<String>), Vec<String>> = BTreeMap::new();
+    while let Some(page) = pages.next().await {
+        let page = page.map_err(|error| CloudError::of("list the app's servers", error))?;
+        for instance in page.reservations().iter().flat_map(aws_sdk_ec2::types::Reservation::instances) {
+            let tags = Tags::from_ec2(instance.tags());
+            let key = (tags.get(tags::VERSION).unwrap_or_default().to_owned(), tags.get(tags::RUN).map(str::to_owned));
+            found.entry(key).or_default().push(instance.instance_id().unwrap_or_default().to_owned());
+        }
+    }
+    found.values_mut().for_each(|ids| ids.sort());
+    Ok(found)
+}

@@ -1,0 +1,100 @@
+//! Server images: the base to start from, and those of this app.
+
+use alcedo_pipeline::file::Base;
+use aws_sdk_ec2::types::{Filter, Image as Ami, ImageState};
+
+use super::{BaseImage, FactsError, Image, base_in_words};
+use crate::{
+    cloud_error::CloudError,
+    site::Site,
+    tags::{self, Tags},
+};
+
+/// On a recipe's image: the recipe's name and digest.
+const RECIPE: &str = "alcedo:recipe";
+const RECIPE_DIGEST: &str = "alcedo:recipe-digest";
+
+pub(super) async fn base(site: &Site, base: &Base) -> Result<BaseImage, FactsError> {
+    let call = site.clients.ec2.describe_images();
+    let filter = |name: &str, value: &str| Filter::builder().name(name).values(value).build();
+    let (call, hint) = match base {
+        Base { recipe: Some(name), .. } => {
+            let digest = recipe_digest(site, name)?;
+            let call = call
+                .filters(filter(&format!("tag:{RECIPE}"), name))
+                .filters(filter(&format!("tag:{RECIPE_DIGEST}"), &digest));
+            let hint = match site.is_local() {
+                true => format!("run `alcedo image build {name}`"),
+                false => format!(
+                    "no image in this account carries the tags {RECIPE}={name} and {RECIPE_DIGEST}={digest}; import the recipe's root \
+                     there, or start from a vendor's image with bake.base.ami or bake.base.owner and name"
+                ),
+            };
+            (call, hint)
+        }
+        Base { ami: Some(ami), .. } => (call.image_ids(ami), "check bake.base.ami and the region".to_owned()),
+        Base { owner, name, .. } => (
+            call.owners(owner.as_deref().unwrap_or("self"))
+                .filters(filter("name", name.as_deref().unwrap_or("*")))
+                .filters(filter("state", "available")),
+            "check bake.base.owner and bake.base.name".to_owned(),
+        ),
+    };
+    let absent = || FactsError::missing(format!("there is no base image: {}", base_in_words(base)), hint.clone());
+    let found = match call.send().await {
+        Ok(answer) => answer.images().to_vec(),
+        Err(error) => {
+            let error = CloudError::of("find the base image", error);
+            if error.is("InvalidAMIID.NotFound") || error.is("InvalidAMIID.Malformed") {
+                return Err(absent());
+            }
+            return Err(error.into());
+        }
+    };
+    let newest = found.into_iter().max_by(|a, b| a.creation_date().cmp(&b.creation_date())).ok_or_else(absent)?;
+    Ok(BaseImage {
+        ami: newest.image_id().unwrap_or_default().to_owned(),
+        name: newest.name().unwrap_or_default().to_owned(),
+        recipe_digest: Tags::from_ec2(newest.tags()).get(RECIPE_DIGEST).map(str::to_owned),
+    })
+}
+
+/// The digest of a recipe that the file names: built in, or a folder of the project.
+pub fn recipe_digest(site: &Site, name: &str) -> Result<String, FactsError> {
+    crate::build::recipe(site, name).map(|recipe| recipe.digest()).map_err(|error| {
+        FactsError::missing(
+            format!("recipe {name} cannot be used: {error}"),
+            "`alcedo image list` shows the built-in recipes",
+        )
+    })
+}
+
+/// Server images of the site's app, newest version first.
+pub async fn of_app(site: &Site) -> Result<Vec<Image>, FactsError> {
+    let call = site
+        .clients
+        .ec2
+        .describe_images()
+        .owners("self")
+        .filters(Filter::builder().name(format!("tag:{}", tags::APP)).values(&site.pipeline.app).build());
+    let answer = call.send().await.map_err(|error| CloudError::of("list the app's images", error))?;
+    let mut images: Vec<Image> = answer.images().iter().filter_map(image).collect();
+    images.sort_by(|a, b| b.version.cmp(&a.version));
+    Ok(images)
+}
+
+fn image(ami: &Ami) -> Option<Image> {
+    let tags = Tags::from_ec2(ami.tags());
+    Some(Image {
+        ami: ami.image_id()?.to_owned(),
+        name: ami.name().unwrap_or_default().to_owned(),
+        version: tags.get(tags::VERSION)?.parse().ok()?,
+        fingerprint: tags.get(tags::FINGERPRINT)?.to_owned(),
+        snapshots: ami
+            .block_device_mappings()
+            .iter()
+            .filter_map(|mapping| mapping.ebs()?.snapshot_id().map(str::to_owned))
+            .collect(),
+        available: ami.state() == Some(&ImageState::Available),
+    })
+}

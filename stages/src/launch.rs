@@ -1,0 +1,570 @@
+//! Launch: a target group, a way to reach it before it has traffic, servers, registered and healthy.
+//!
+//! The order matters: AWS checks the health of a target group only once a listener or rule refers to it, so the preview
+//! comes before anybody waits for health.
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use alcedo_pipeline::{
+    context::StepContext,
+    error::{ErrorKind, StepError},
+    event::Unit,
+    file::{HealthCheck, PreviewHeader},
+    resource::Resource,
+    units::Span,
+    wait::{Look, Wait},
+};
+use aws_sdk_elasticloadbalancingv2::types::{
+    HttpHeaderConditionConfig, Matcher, ProtocolEnum, RuleCondition, TargetDescription, TargetGroupAttribute,
+    TargetHealthDescription, TargetHealthStateEnum, TargetTypeEnum,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::{
+    clients::{Clients, elb_once},
+    cloud_error::CloudError,
+    listener::{self, Place, Routing},
+    servers,
+    tags::{self, Tags},
+};
+
+/// Step names that other steps read from.
+pub const TARGET_GROUP: &str = "launch/target-group";
+pub const PREVIEW: &str = "launch/preview";
+pub const INSTANCES: &str = "launch/instances";
+
+/// How many healthy readings in a row count: DescribeTargetHealth answers from a view that lags.
+const HEALTHY_IN_A_ROW: u32 = 2;
+
+/// Tags of whatever the running step makes.
+pub fn tags(context: &StepContext) -> Tags {
+    let plan = context.plan();
+    Tags::of(&plan.app, &plan.environment, plan.version, &plan.run, context.step())
+}
+
+/// Makes the fleet's target group.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CreateTargetGroup {
+    /// Unique by run: see [`crate::planner::group_name`].
+    pub name: String,
+    pub vpc: String,
+    pub port: u16,
+    pub health_check: HealthCheck,
+    pub deregistration_delay: Span,
+}
+
+impl CreateTargetGroup {
+    pub async fn run(&self, clients: &Clients, context: &StepContext) -> Result<Value, StepError> {
+        // The call has no client token. The name holds the run, so a group of this name is this step's.
+        let arn = match self.find(clients).await? {
+            Some(arn) => arn,
+            None => match self.create(clients, context).await {
+                Ok(arn) => arn,
+                Err(error) if error.effect_unknown || error.is("DuplicateTargetGroupName") => {
+                    self.find(clients).await?.ok_or(error)?
+                }
+                Err(error) => return Err(error.into()),
+            },
+        };
+        context.own(Resource::new("target group", &arn)).await?;
+        let delay = TargetGroupAttribute::builder()
+            .key("deregistration_delay.timeout_seconds")
+            .value(self.deregistration_delay.as_secs().to_string());
+        let call = clients.elb.modify_target_group_attributes().target_group_arn(&arn).attributes(delay.build());
+        call.send().await.map_err(|error| CloudError::of("set the target group's deregistration delay", error))?;
+        Ok(json!({ "arn": arn }))
+    }
+
+    async fn create(&self, clients: &Clients, context: &StepContext) -> Result<String, CloudError> {
+        let check = &self.health_check;
+        let seconds = |span: Span| i32::try_from(span.as_secs()).unwrap_or(i32::MAX);
+        let mut tags = tags(context);
+        if let Some(replaced) = context.plan().replaces {
+            tags = tags.with(tags::REPLACES, replaced);
+        }
+        if let Some(commit) = &context.plan().commit {
+            tags = tags.with(tags::COMMIT, commit);
+        }
+        let answer = clients
+            .elb
+            .create_target_group()
+            .name(&self.name)
+            .protocol(ProtocolEnum::Http)
+            .port(i32::from(self.port))
+            .vpc_id(&self.vpc)
+            .target_type(TargetTypeEnum::Instance)
+            .health_check_path(&check.path)
+            .health_check_interval_seconds(seconds(check.interval))
+            .health_check_timeout_seconds(seconds(check.timeout))
+            .healthy_threshold_count(i32::from(check.healthy_threshold))
+            .unhealthy_threshold_count(i32::from(check.unhealthy_threshold))
+            .matcher(Matcher::builder().http_code(&check.matcher).build())
+            .set_tags(Some(tags.elb()))
+            .customize()
+            .config_override(elb_once())
+            .send()
+            .await
+            .map_err(|error| CloudError::of(format!("create the target group {}", self.name), error))?;
+        let arn = answer.target_groups().first().and_then(|group| group.target_group_arn());
+        Ok(arn.unwrap_or_default().to_owned())
+    }
+
+    async fn find(&self, clients: &Clients) -> Result<Option<String>, CloudError> {
+        match clients.elb.describe_target_groups().names(&self.name).send().await {
+            Ok(answer) => {
+                Ok(answer.target_groups().first().and_then(|group| group.target_group_arn().map(str::to_owned)))
+            }
+            Err(error) => {
+                let error = CloudError::of(format!("look for the target group {}", self.name), error);
+                if error.is("TargetGroupNotFound") { Ok(None) } else { Err(error) }
+            }
+        }
+    }
+
+    pub async fn undo(&self, clients: &Clients, _context: &StepContext) -> Result<(), StepError> {
+        match self.find(clients).await? {
+            Some(arn) => delete_target_group(clients, &arn).await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// Deletes a target group; one that is gone is deleted.
+pub async fn delete_target_group(clients: &Clients, arn: &str) -> Result<(), StepError> {
+    match clients.elb.delete_target_group().target_group_arn(arn).send().await {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let error = CloudError::of(format!("delete the target group {}", listener::group_name(arn)), error);
+            if error.is("TargetGroupNotFound") { Ok(()) } else { Err(error.into()) }
+        }
+    }
+}
+
+/// Makes green reachable without traffic.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AttachPreview {
+    /// A rule on the production listener. It also answers to the version itself, so that this fleet stays reachable, and
+    /// health-checked, when it is no longer the candidate.
+    Header { listener: String, header: PreviewHeader, priority: u32 },
+    /// A second listener of the balancer. `before` is what it did, where it exists.
+    Port { balancer: String, port: u16, listener: Option<String>, before: Option<Routing> },
+}
+
+impl AttachPreview {
+    pub async fn run(&self, clients: &Clients, context: &StepContext) -> Result<Value, StepError> {
+        let group = group_made(context)?;
+        match self {
+            Self::Header { listener, header, priority } => {
+                let rule = match find_rule(clients, listener, &group).await? {
+                    Some(rule) => rule,
+                    None => create_rule(clients, context, listener, header, *priority, &group).await?,
+                };
+                context.own(Resource::new("listener rule", &rule)).await?;
+                Ok(json!({ "rule": rule }))
+            }
+            Self::Port { listener: Some(arn), .. } => {
+                listener::write(clients, &Place::Listener { arn: arn.clone() }, &Routing::to(group)).await?;
+                Ok(json!({ "listener": arn }))
+            }
+            Self::Port { balancer, port, .. } => {
+                let arn = match find_listener(clients, balancer, *port).await? {
+                    Some(arn) => arn,
+                    None => create_listener(clients, context, balancer, *port, &group).await?,
+                };
+                context.own(Resource::new("listener", &arn)).await?;
+                Ok(json!({ "listener": arn }))
+            }
+        }
+    }
+
+    pub async fn undo(&self, clients: &Clients, context: &StepContext) -> Result<(), StepError> {
+        match self {
+            Self::Header { listener, .. } => match context.maybe_output::<MadeGroup>(TARGET_GROUP)? {
+                Some(group) => match find_rule(clients, listener, &group.arn).await? {
+                    Some(rule) => delete_rule(clients, &rule).await,
+                    None => Ok(()),
+                },
+                None => Ok(()),
+            },
+            Self::Port { listener: Some(arn), before: Some(before), .. } => {
+                Ok(listener::write(clients, &Place::Listener { arn: arn.clone() }, before).await?)
+            }
+            Self::Port { balancer, port, .. } => match find_listener(clients, balancer, *port).await? {
+                Some(arn) => {
+                    let call = clients.elb.delete_listener().listener_arn(&arn);
+                    call.send().await.map_err(|error| CloudError::of("delete the preview listener", error))?;
+                    Ok(())
+                }
+                None => Ok(()),
+            },
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+pub struct MadeGroup {
+    pub arn: String,
+}
+
+/// The target group that this run made.
+pub fn group_made(context: &StepContext) -> Result<String, StepError> {
+    Ok(context.output::<MadeGroup>(TARGET_GROUP)?.arn)
+}
+
+/// The rule that forwards to this group alone, which no other fleet's rule does.
+async fn find_rule(clients: &Clients, listener: &str, group: &str) -> Result<Option<String>, CloudError> {
+    let mut marker = None;
+    loop {
+        let call = clients.elb.describe_rules().listener_arn(listener).set_marker(marker);
+        let page = call.send().await.map_err(|error| CloudError::of("read the listener's rules", error))?;
+        for rule in page.rules() {
+            let ours = Routing::read(rule.actions()).is_ok_and(|routing| routing.named() == [group]);
+            if let (true, Some(arn)) = (ours && rule.priority() != Some("default"), rule.rule_arn()) {
+                return Ok(Some(arn.to_owned()));
+            }
+        }
+        marker = page.next_marker().map(str::to_owned);
+        if marker.is_none() {
+            return Ok(None);
+        }
+    }
+}
+
+async fn create_rule(
+    clients: &Clients,
+    context: &StepContext,
+    listener: &str,
+    header: &PreviewHeader,
+    priority: u32,
+    group: &str,
+) -> Result<String, StepError> {
+    let values = [header.value.clone(), context.plan().version.to_string()];
+    let call = clients
+        .elb
+        .create_rule()
+        .listener_arn(listener)
+        .priority(i32::try_from(priority).unwrap_or(i32::MAX))
+        .conditions(header_condition(&header.name, values))
+        .actions(Routing::to(group).action())
+        .set_tags(Some(tags(context).elb()));
+    match call.customize().config_override(elb_once()).send().await {
+        Ok(answer) => {
+            let arn = answer.rules().first().and_then(|rule| rule.rule_arn());
+            Ok(arn.unwrap_or_default().to_owned())
+        }
+        Err(error) => {
+            let error = CloudError::of(format!("create the preview rule with priority {priority}"), error);
+            if error.is("PriorityInUse") {
+                return Err(StepError::new(
+                    ErrorKind::Changed,
+                    format!("priority {priority} was taken since the plan was made"),
+                )
+                .hint("run again, or give the preview another priority under flip.preview.header.priority"));
+            }
+            if error.effect_unknown
+                && let Some(rule) = find_rule(clients, listener, group).await?
+            {
+                return Ok(rule);
+            }
+            Err(error.into())
+        }
+    }
+}
+
+pub fn header_condition(name: &str, values: impl IntoIterator<Item = String>) -> RuleCondition {
+    let config = HttpHeaderConditionConfig::builder()
+        .http_header_name(name)
+        .set_values(Some(values.into_iter().collect()))
+        .build();
+    RuleCondition::builder().field("http-header").http_header_config(config).build()
+}
+
+/// Deletes a rule; one that is gone is deleted.
+pub async fn delete_rule(clients: &Clients, arn: &str) -> Result<(), StepError> {
+    match clients.elb.delete_rule().rule_arn(arn).send().await {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let error = CloudError::of("delete the preview rule", error);
+            if error.is("RuleNotFound") { Ok(()) } else { Err(error.into()) }
+        }
+    }
+}
+
+async fn find_listener(clients: &Clients, balancer: &str, port: u16) -> Result<Option<String>, CloudError> {
+    let call = clients.elb.describe_listeners().load_balancer_arn(balancer);
+    let mut pages = call.into_paginator().send();
+    while let Some(page) = pages.next().await {
+        let page = page.map_err(|error| CloudError::of("read the balancer's listeners", error))?;
+        if let Some(found) = page.listeners().iter().find(|it| it.port() == Some(i32::from(port))) {
+            return Ok(found.listener_arn().map(str::to_owned));
+        }
+    }
+    Ok(None)
+}
+
+async fn create_listener(
+    clients: &Clients,
+    context: &StepContext,
+    balancer: &str,
+    port: u16,
+    group: &str,
+) -> Result<String, StepError> {
+    let call = clients
+        .elb
+        .create_listener()
+        .load_balancer_arn(balancer)
+        .protocol(ProtocolEnum::Http)
+        .port(i32::from(port))
+        .default_actions(Routing::to(group).action())
+        .set_tags(Some(tags(context).elb()));
+    match call.customize().config_override(elb_once()).send().await {
+        Ok(answer) => Ok(answer.listeners().first().and_then(|it| it.listener_arn()).unwrap_or_default().to_owned()),
+        Err(error) => {
+            let error = CloudError::of(format!("create the preview listener on port {port}"), error);
+            if error.effect_unknown
+                && let Some(arn) = find_listener(clients, balancer, port).await?
+            {
+                return Ok(arn);
+            }
+            Err(error.into())
+        }
+    }
+}
+
+/// Launches the servers, spread evenly over the subnets.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LaunchInstances {
+    /// The image, where it exists already; otherwise the one this run bakes.
+    pub image: Option<String>,
+    pub count: u32,
+    pub instance_type: String,
+    pub subnets: Vec<String>,
+    pub security_groups: Vec<String>,
+    pub instance_profile: Option<String>,
+    pub key: Option<String>,
+    /// The run's own key is put on the servers, because smoke tests log in.
+    pub run_key: bool,
+    pub user_data: Option<PathBuf>,
+    pub timeout: Span,
+}
+
+impl LaunchInstances {
+    pub async fn run(
+        &self,
+        clients: &Clients,
+        folder: &std::path::Path,
+        context: &StepContext,
+    ) -> Result<Value, StepError> {
+        let image = match &self.image {
+            Some(image) => image.clone(),
+            None => context.output::<crate::bake::MadeImage>(crate::bake::IMAGE)?.ami,
+        };
+        let user_data = self.user_data(folder, context)?;
+        let key = match self.run_key {
+            true => Some(crate::bake::key_name(context.run())),
+            false => self.key.clone(),
+        };
+        let mut ids = Vec::new();
+        for (index, subnet) in self.subnets.iter().enumerate() {
+            let count = share(self.count, self.subnets.len(), index);
+            if count == 0 {
+                continue;
+            }
+            let launch = servers::Launch {
+                image: &image,
+                count,
+                instance_type: &self.instance_type,
+                subnet,
+                security_groups: &self.security_groups,
+                instance_profile: self.instance_profile.as_deref(),
+                key: key.as_deref(),
+                user_data: user_data.as_deref(),
+                name: format!("{}-{}", context.plan().app, context.plan().version),
+                tags: tags(context),
+                // One token a subnet: the same call with other parameters would be refused.
+                token: format!("{}-{index}", context.token()),
+            };
+            for id in launch.run(clients).await? {
+                context.own(Resource::new("instance", &id)).await?;
+                ids.push(id);
+            }
+            context.progress(ids.len() as u64, u64::from(self.count), Unit::Servers);
+        }
+        let servers = servers::await_running(clients, context, &ids, self.timeout.duration()).await?;
+        Ok(json!({ "servers": servers }))
+    }
+
+    fn user_data(&self, folder: &std::path::Path, context: &StepContext) -> Result<Option<String>, StepError> {
+        let Some(path) = &self.user_data else { return Ok(None) };
+        let template = std::fs::read_to_string(folder.join(path)).map_err(|error| {
+            StepError::failed(format!("the user data template {} cannot be read", path.display())).because(error)
+        })?;
+        let plan = context.plan();
+        let values = BTreeMap::from([
+            ("app", plan.app.clone()),
+            ("environment", plan.environment.clone()),
+            ("version", plan.version.to_string()),
+        ]);
+        let text = values.iter().fold(template, |text, (name, value)| text.replace(&format!("{{{{{name}}}}}"), value));
+        Ok(Some(text))
+    }
+
+    pub async fn undo(&self, clients: &Clients, context: &StepContext) -> Result<(), StepError> {
+        servers::end(clients, context, context.step(), &servers::ids(&context.owned())).await
+    }
+}
+
+/// How many of `count` go to the subnet at `index`: the first subnets take the rest.
+fn share(count: u32, subnets: usize, index: usize) -> u32 {
+    let subnets = u32::try_from(subnets).expect("few subnets");
+    count / subnets + u32::from(u32::try_from(index).expect("few subnets") < count % subnets)
+}
+
+#[derive(Debug, Deserialize)]
+pub struct MadeServers {
+    pub servers: Vec<servers::Server>,
+}
+
+/// Puts the servers behind the target group.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RegisterTargets {}
+
+impl RegisterTargets {
+    pub async fn run(&self, clients: &Clients, context: &StepContext) -> Result<Value, StepError> {
+        let targets = targets(context)?;
+        let call = clients.elb.register_targets().target_group_arn(group_made(context)?).set_targets(Some(targets));
+        call.send().await.map_err(|error| CloudError::of("register the servers", error))?;
+        Ok(Value::Null)
+    }
+
+    pub async fn undo(&self, clients: &Clients, context: &StepContext) -> Result<(), StepError> {
+        let Some(group) = context.maybe_output::<MadeGroup>(TARGET_GROUP)? else { return Ok(()) };
+        let Ok(targets) = targets(context) else { return Ok(()) };
+        let call = clients.elb.deregister_targets().target_group_arn(group.arn).set_targets(Some(targets));
+        match call.send().await {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                let error = CloudError::of("deregister the servers", error);
+                let gone = ["InvalidTarget", "TargetGroupNotFound"].iter().any(|code| error.is(code));
+                if gone { Ok(()) } else { Err(error.into()) }
+            }
+        }
+    }
+}
+
+fn targets(context: &StepContext) -> Result<Vec<TargetDescription>, StepError> {
+    let made: MadeServers = context.output(INSTANCES)?;
+    Ok(made.servers.iter().map(|server| TargetDescription::builder().id(&server.id).build()).collect())
+}
+
+/// Waits until the balancer finds every server healthy.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AwaitHealthy {
+    pub count: u32,
+    pub timeout: Span,
+}
+
+impl AwaitHealthy {
+    pub async fn run(&self, clients: &Clients, context: &StepContext) -> Result<Value, StepError> {
+        let group = group_made(context)?;
+        let wait = Wait::new(Duration::from_millis(500), self.timeout.duration()).in_a_row(HEALTHY_IN_A_ROW);
+        let healthy = wait
+            .until(context, "all servers to be healthy", || async {
+                let health = target_health(clients, &group).await?;
+                let healthy = health.iter().filter(|it| state(it) == Some(&TargetHealthStateEnum::Healthy)).count();
+                context.progress(healthy as u64, u64::from(self.count), Unit::Servers);
+                Ok(match healthy >= self.count as usize && healthy == health.len() {
+                    true => Look::Ready(()),
+                    false => Look::NotYet(in_words(&health)),
+                })
+            })
+            .await;
+        match healthy {
+            Ok(()) => Ok(Value::Null),
+            Err(error) if error.kind == ErrorKind::TimedOut => Err(self.explain(clients, context, &group, error).await),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Why it never became healthy, server by server, with the end of each console.
+    async fn explain(&self, clients: &Clients, context: &StepContext, group: &str, error: StepError) -> StepError {
+        let health = target_health(clients, group).await.unwrap_or_default();
+        let ill: Vec<&TargetHealthDescription> =
+            health.iter().filter(|it| state(it) != Some(&TargetHealthStateEnum::Healthy)).collect();
+        for target in &ill {
+            let id = target.target().and_then(|target| target.id()).unwrap_or_default();
+            context.output_line(format!("--- {id}: {}; the end of its console:", reason(target)));
+            match servers::console(clients, id).await {
+                Ok(text) => tail(&text, 20).for_each(|line| context.output_line(format!("{id} | {line}"))),
+                Err(error) => context.output_line(format!("{id} | the console cannot be read: {error}")),
+            }
+        }
+        let which = ill
+            .iter()
+            .map(|it| format!("{}: {}", it.target().and_then(|target| target.id()).unwrap_or_default(), reason(it)));
+        let message = format!(
+            "{} of {} servers were not healthy after {} ({})",
+            ill.len(),
+            self.count,
+            self.timeout,
+            which.collect::<Vec<_>>().join("; ")
+        );
+        StepError::new(ErrorKind::TimedOut, message)
+            .hint("the health check's path and port are launch.health_check.path and launch.port; the service must listen on all addresses")
+            .hint("the servers' security group must let the balancer in on that port")
+            .because(error)
+    }
+}
+
+fn tail(text: &str, lines: usize) -> impl Iterator<Item = &str> {
+    let all: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    let from = all.len().saturating_sub(lines);
+    all.into_iter().skip(from)
+}
+
+/// What the balancer says of each target.
+pub async fn target_health(clients: &Clients, group: &str) -> Result<Vec<TargetHealthDescription>, CloudError> {
+    let answer = clients.elb.describe_target_health().target_group_arn(group).send().await;
+    let answer = answer.map_err(|error| CloudError::of("read the servers' health", error))?;
+    Ok(answer.target_health_descriptions().to_vec())
+}
+
+pub fn state(target: &TargetHealthDescription) -> Option<&TargetHealthStateEnum> {
+    target.target_health().and_then(|health| health.state())
+}
+
+fn reason(target: &TargetHealthDescription) -> String {
+    let Some(health) = target.target_health() else { return "unknown".into() };
+    let state = health.state().map_or("unknown", TargetHealthStateEnum::as_str);
+    match (health.reason(), health.description()) {
+        (Some(reason), Some(description)) => format!("{state}, {}: {description}", reason.as_str()),
+        (Some(reason), None) => format!("{state}, {}", reason.as_str()),
+        _ => state.to_owned(),
+    }
+}
+
+fn in_words(health: &[TargetHealthDescription]) -> String {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for target in health {
+        *counts.entry(state(target).map_or("unknown", TargetHealthStateEnum::as_str)).or_default() += 1;
+    }
+    match counts.is_empty() {
+        true => "no server is registered yet".to_owned(),
+        false => counts.iter().map(|(state, count)| format!("{count} {state}")).collect::<Vec<_>>().join(", "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::share;
+
+    #[test]
+    fn servers_are_spread_evenly() {
+        let spread = |count, subnets| (0..subnets).map(|index| share(count, subnets, index)).collect::<Vec<_>>();
+        assert_eq!(spread(2, 2), [1, 1]);
+        assert_eq!(spread(5, 3), [2, 2, 1]);
+        assert_eq!(spread(1, 3), [1, 0, 0]);
+    }
+}

@@ -1,0 +1,171 @@
+//! What is in service, what is held, what is published: for `status`, `releases` and `runs`. Read-only.
+
+use alcedo_pipeline::{
+    journal::{self, JournalError},
+    lock::{self, Lease, LockError},
+    report::Report,
+    version::Version,
+};
+use aws_sdk_elasticloadbalancingv2::types::TargetHealthStateEnum;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::{
+    facts::{self, FactsError, Fleet},
+    launch,
+    releases::{Manifest, ReleasesError},
+    site::Site,
+};
+
+/// Why it could not be told.
+#[derive(Debug, thiserror::Error)]
+pub enum OverviewError {
+    #[error(transparent)]
+    Facts(#[from] FactsError),
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    #[error(transparent)]
+    Releases(#[from] ReleasesError),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error("the bucket could not be read")]
+    Store(#[from] alcedo_pipeline::store::StoreError),
+}
+
+impl From<crate::cloud_error::CloudError> for OverviewError {
+    fn from(error: crate::cloud_error::CloudError) -> Self {
+        Self::Facts(error.into())
+    }
+}
+
+/// One environment now.
+#[derive(Debug, Clone, Serialize)]
+pub struct Status {
+    pub app: String,
+    pub environment: String,
+    /// Where people reach the app.
+    pub url: String,
+    /// What the listener does, in words.
+    pub routing: String,
+    pub fleets: Vec<FleetStatus>,
+    /// Who holds the environment.
+    pub lock: Option<Lease>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct FleetStatus {
+    #[serde(flatten)]
+    pub fleet: Fleet,
+    pub role: Role,
+    pub healthy: usize,
+    pub registered: usize,
+}
+
+/// What a fleet is for now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// It has traffic.
+    InService,
+    /// Ready behind the flip that replaced it.
+    Held,
+    /// Neither: a run is at work, or has left it.
+    Idle,
+}
+
+/// Looks at the environment: what is in service, and how well.
+pub async fn status(site: &Site) -> Result<Status, OverviewError> {
+    let balancer = facts::balancer(site).await?;
+    let (fleets, lock) =
+        futures::try_join!(async { Ok::<_, OverviewError>(facts::fleets(site, Some(&balancer)).await?) }, async {
+            Ok(lock::holder(site.store.as_ref(), &site.lock_key()).await?)
+        },)?;
+    let with_health = fleets.into_iter().map(|fleet| async {
+        let health = launch::target_health(&site.clients, &fleet.target_group).await?;
+        let healthy = health.iter().filter(|it| launch::state(it) == Some(&TargetHealthStateEnum::Healthy)).count();
+        let role = match (fleet.is_in_service(), fleet.is_held()) {
+            (true, _) => Role::InService,
+            (_, true) => Role::Held,
+            _ => Role::Idle,
+        };
+        Ok::<_, OverviewError>(FleetStatus { role, healthy, registered: health.len(), fleet })
+    });
+    let fleets = futures::future::try_join_all(with_health).await?;
+    Ok(Status {
+        app: site.pipeline.app.clone(),
+        environment: site.environment.clone(),
+        url: facts::public_url(&site.pipeline, &balancer),
+        routing: balancer.routing.to_string(),
+        fleets,
+        lock,
+    })
+}
+
+/// One version, as far as anything is left of it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Release {
+    pub version: Version,
+    pub manifest: Option<Manifest>,
+    /// The image's id, where one is there.
+    pub image: Option<String>,
+    pub role: Option<Role>,
+}
+
+/// The newest versions, newest first.
+pub async fn releases(site: &Site, at_most: usize) -> Result<Vec<Release>, OverviewError> {
+    let balancer = facts::balancer(site).await?;
+    let (versions, images, fleets) = futures::try_join!(
+        async { Ok::<_, OverviewError>(site.versions().await?) },
+        async { Ok(facts::app_images(site).await?) },
+        async { Ok(facts::fleets(site, Some(&balancer)).await?) },
+    )?;
+    let mut all = versions;
+    all.extend(images.iter().map(|image| image.version));
+    all.extend(fleets.iter().map(|fleet| fleet.version));
+    all.sort();
+    all.dedup();
+    let newest = all.into_iter().rev().take(at_most).map(|version| {
+        let (images, fleets) = (&images, &fleets);
+        async move {
+            let role = fleets.iter().filter(|fleet| fleet.version == version).map(|fleet| {
+                if fleet.is_in_service() {
+                    Role::InService
+                } else if fleet.is_held() {
+                    Role::Held
+                } else {
+                    Role::Idle
+                }
+            });
+            Ok::<_, OverviewError>(Release {
+                version,
+                manifest: site.manifest(version).await?,
+                image: images.iter().find(|image| image.version == version).map(|image| image.ami.clone()),
+                role: role.min_by_key(|role| *role as u8),
+            })
+        }
+    });
+    let found = futures::future::try_join_all(newest).await?;
+    // A name that a run has only reserved is no release.
+    Ok(found.into_iter().filter(|it| it.manifest.is_some() || it.image.is_some() || it.role.is_some()).collect())
+}
+
+/// The newest runs, newest first.
+pub async fn runs(site: &Site, at_most: usize) -> Result<Vec<Report>, OverviewError> {
+    let runs = journal::runs(site.store.as_ref(), &site.root).await?;
+    let newest = runs.iter().take(at_most).map(|run| async move {
+        Ok::<_, OverviewError>(Report::of(&journal::read(site.store.as_ref(), &site.root, run).await?))
+    });
+    futures::future::try_join_all(newest).await
+}
+
+/// When a held fleet stops being held, in words.
+pub fn held_for(until: Timestamp, now: Timestamp) -> String {
+    let left = until.duration_since(now);
+    match left.is_positive() {
+        true => format!(
+            "for {} more",
+            alcedo_pipeline::units::Span::from(std::time::Duration::from_secs(left.as_secs().unsigned_abs()))
+        ),
+        false => "the hold is over; the next deploy retires it".to_owned(),
+    }
+}

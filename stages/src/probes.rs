@@ -1,0 +1,86 @@
+//! Asking the balancer which version answers, at each of its addresses.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use alcedo_pipeline::{
+    error::{ErrorKind, StepError},
+    file::VersionProbe,
+};
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+/// One probe's longest time: an answer that takes longer is a bad one.
+const PROBE: Duration = Duration::from_secs(5);
+
+/// Where a balancer's visitors come in.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FrontDoor {
+    /// The URL that people use: its host is resolved to each node in turn.
+    pub url: String,
+    /// The nodes' addresses, where the balancer tells them; empty: the DNS is asked at each round.
+    pub addresses: Vec<String>,
+    pub version: Option<VersionProbe>,
+}
+
+impl FrontDoor {
+    pub fn parsed(&self) -> Result<Url, StepError> {
+        Url::parse(&self.url).map_err(|error| StepError::failed(format!("{} is not a URL", self.url)).because(error))
+    }
+
+    /// The socket addresses of all nodes.
+    pub async fn nodes(&self) -> Result<Vec<SocketAddr>, StepError> {
+        let url = self.parsed()?;
+        let port = url.port_or_known_default().unwrap_or(80);
+        let told: Vec<SocketAddr> = self
+            .addresses
+            .iter()
+            .filter_map(|address| address.parse::<IpAddr>().ok())
+            .map(|address| SocketAddr::new(address, port))
+            .collect();
+        if !told.is_empty() {
+            return Ok(told);
+        }
+        let host = url.host_str().unwrap_or_default().to_owned();
+        let found = tokio::net::lookup_host((host.as_str(), port)).await.map_err(|error| {
+            StepError::new(ErrorKind::Service, format!("the balancer's name {host} cannot be resolved")).because(error)
+        })?;
+        let mut found: Vec<SocketAddr> = found.collect();
+        found.sort();
+        found.dedup();
+        Ok(found)
+    }
+
+    /// A client that reaches one node under the front door's own name, each request on a new connection: what stands on
+    /// an old connection may be an old view.
+    fn client(&self, node: SocketAddr) -> Result<reqwest::Client, StepError> {
+        let url = self.parsed()?;
+        reqwest::Client::builder()
+            .resolve(url.host_str().unwrap_or_default(), node)
+            .timeout(PROBE)
+            .pool_max_idle_per_host(0)
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .build()
+            .map_err(|error| StepError::failed("a probe could not be set up").because(error))
+    }
+
+    /// Which version answers at each node: `Err` with the reason where a node gives no usable answer.
+    pub async fn ask(
+        &self,
+        headers: &BTreeMap<String, String>,
+    ) -> Result<Vec<(SocketAddr, Result<String, String>)>, StepError> {
+        let url = self.parsed()?;
+        let Some(probe) = &self.version else { return Ok(Vec::new()) };
+        let mut answers = Vec::new();
+        for node in self.nodes().await? {
+            let client = self.client(node)?;
+            let answer = alcedo_smoke_tests::version::answering_version(&client, &url, headers, probe).await;
+            answers.push((node, answer.map_err(|error| error.to_string())));
+        }
+        Ok(answers)
+    }
+}

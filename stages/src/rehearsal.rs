@@ -1,0 +1,139 @@
+//! Makes, in the *local region only*, what a file expects to be there: bucket, balancer, listener, security groups. On AWS
+//! these belong to whoever owns the network (Terraform, usually), and Alcedo never makes them.
+
+use aws_sdk_ec2::types::{Filter, IpPermission, UserIdGroupPair};
+use aws_sdk_elasticloadbalancingv2::types::ProtocolEnum;
+
+use crate::{cloud_error::CloudError, listener::Routing, site::Site};
+
+/// What [`prepare`] has made; empty where everything was there.
+pub type Made = Vec<String>;
+
+/// Makes what is missing.
+///
+/// # Errors
+/// The site is not on this machine ([`RehearsalError::NotLocal`]), or the local region refused.
+pub async fn prepare(site: &Site) -> Result<Made, RehearsalError> {
+    if !site.is_local() {
+        return Err(RehearsalError::NotLocal);
+    }
+    let mut made = Vec::new();
+    bucket(site, &mut made).await?;
+    let vpc = default_vpc(site).await?;
+    let balancer_group =
+        security_group(site, &format!("{}-balancer", site.pipeline.flip.listener.load_balancer), &vpc, None, &mut made)
+            .await?;
+    for name in &site.pipeline.launch.security_groups {
+        security_group(site, name, &vpc, Some((&balancer_group, site.pipeline.launch.port)), &mut made).await?;
+    }
+    security_group(site, &site.pipeline.bake.security_group, &vpc, None, &mut made).await?;
+    let balancer = balancer(site, &balancer_group, &mut made).await?;
+    listener(site, &balancer, &mut made).await?;
+    Ok(made)
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RehearsalError {
+    #[error("only the local region is prepared; on AWS this belongs to whoever owns the network")]
+    NotLocal,
+    #[error(transparent)]
+    Cloud(#[from] CloudError),
+    #[error("the local region has no default VPC")]
+    NoVpc,
+}
+
+async fn bucket(site: &Site, made: &mut Made) -> Result<(), CloudError> {
+    let s3 = &site.clients.s3;
+    if s3.head_bucket().bucket(site.bucket()).send().await.is_ok() {
+        return Ok(());
+    }
+    let created = s3.create_bucket().bucket(site.bucket()).send().await;
+    created.map_err(|error| CloudError::of(format!("create the bucket {}", site.bucket()), error))?;
+    made.push(format!("bucket {}", site.bucket()));
+    Ok(())
+}
+
+async fn default_vpc(site: &Site) -> Result<String, RehearsalError> {
+    let filter = Filter::builder().name("is-default").values("true").build();
+    let answer = site.clients.ec2.describe_vpcs().filters(filter).send().await;
+    let answer = answer.map_err(|error| CloudError::of("find the default VPC", error))?;
+    answer.vpcs().first().and_then(|vpc| vpc.vpc_id().map(str::to_owned)).ok_or(RehearsalError::NoVpc)
+}
+
+/// A security group by name; a new one lets in `from` (a group and a port), where that is given.
+async fn security_group(
+    site: &Site,
+    name: &str,
+    vpc: &str,
+    from: Option<(&str, u16)>,
+    made: &mut Made,
+) -> Result<String, CloudError> {
+    let ec2 = &site.clients.ec2;
+    if name.starts_with("sg-") {
+        return Ok(name.to_owned());
+    }
+    let filter = Filter::builder().name("group-name").values(name).build();
+    let found = ec2.describe_security_groups().filters(filter).send().await;
+    let found = found.map_err(|error| CloudError::of(format!("find the security group {name}"), error))?;
+    if let Some(id) = found.security_groups().first().and_then(|group| group.group_id()) {
+        return Ok(id.to_owned());
+    }
+    let create = ec2.create_security_group().group_name(name).vpc_id(vpc).description(format!("rehearsal: {name}"));
+    let created =
+        create.send().await.map_err(|error| CloudError::of(format!("create the security group {name}"), error))?;
+    let id = created.group_id().unwrap_or_default().to_owned();
+    if let Some((group, port)) = from {
+        let permission = IpPermission::builder()
+            .ip_protocol("tcp")
+            .from_port(i32::from(port))
+            .to_port(i32::from(port))
+            .user_id_group_pairs(UserIdGroupPair::builder().group_id(group).build())
+            .build();
+        let call = ec2.authorize_security_group_ingress().group_id(&id).ip_permissions(permission);
+        call.send().await.map_err(|error| CloudError::of(format!("let the balancer into {name}"), error))?;
+    }
+    made.push(format!("security group {name}"));
+    Ok(id)
+}
+
+async fn balancer(site: &Site, group: &str, made: &mut Made) -> Result<String, CloudError> {
+    let name = &site.pipeline.flip.listener.load_balancer;
+    let elb = &site.clients.elb;
+    if let Ok(found) = elb.describe_load_balancers().names(name).send().await
+        && let Some(arn) = found.load_balancers().first().and_then(|it| it.load_balancer_arn())
+    {
+        return Ok(arn.to_owned());
+    }
+    let subnets = site.clients.ec2.describe_subnets().send().await;
+    let subnets = subnets.map_err(|error| CloudError::of("list the subnets", error))?;
+    let ids = subnets.subnets().iter().filter_map(|subnet| subnet.subnet_id().map(str::to_owned)).collect();
+    let create = elb.create_load_balancer().name(name).set_subnets(Some(ids)).security_groups(group);
+    let created =
+        create.send().await.map_err(|error| CloudError::of(format!("create the load balancer {name}"), error))?;
+    made.push(format!("load balancer {name}"));
+    Ok(created.load_balancers().first().and_then(|it| it.load_balancer_arn()).unwrap_or_default().to_owned())
+}
+
+async fn listener(site: &Site, balancer: &str, made: &mut Made) -> Result<(), CloudError> {
+    let elb = &site.clients.elb;
+    let port = site.pipeline.flip.listener.port;
+    let found = elb.describe_listeners().load_balancer_arn(balancer).send().await;
+    let found = found.map_err(|error| CloudError::of("read the balancer's listeners", error))?;
+    if found.listeners().iter().any(|listener| listener.port() == Some(i32::from(port))) {
+        return Ok(());
+    }
+    let nothing_yet = Routing::FixedResponse {
+        status: "503".into(),
+        content_type: Some("text/plain".into()),
+        body: Some("nothing is deployed yet\n".into()),
+    };
+    let create = elb
+        .create_listener()
+        .load_balancer_arn(balancer)
+        .protocol(ProtocolEnum::Http)
+        .port(i32::from(port))
+        .default_actions(nothing_yet.action());
+    create.send().await.map_err(|error| CloudError::of(format!("create the listener on port {port}"), error))?;
+    made.push(format!("listener on port {port}"));
+    Ok(())
+}

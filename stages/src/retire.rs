@@ -1,0 +1,172 @@
+//! Retire: from here on nothing is undone. A fleet drains, its servers end, its target group goes; then images and
+//! artifacts beyond the retention.
+
+use std::time::Duration;
+
+use alcedo_pipeline::{
+    context::StepContext,
+    error::{ErrorKind, StepError},
+    units::Span,
+    version::Version,
+    wait::{Look, Wait},
+};
+use aws_sdk_elasticloadbalancingv2::types::TargetDescription;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::{
+    clients::Clients,
+    cloud_error::CloudError,
+    launch,
+    listener::{self, Place},
+    servers,
+    site::Site,
+};
+
+/// Takes a fleet's servers out of its target group and waits until their requests are done.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Drain {
+    pub target_group: String,
+    pub instances: Vec<String>,
+    /// Where production traffic comes from: a fleet that is named there is not drained.
+    pub place: Place,
+    pub timeout: Span,
+}
+
+impl Drain {
+    pub async fn run(&self, clients: &Clients, context: &StepContext) -> Result<Value, StepError> {
+        let now = listener::read(clients, &self.place).await?;
+        if now.serving().contains(&self.target_group.as_str()) {
+            let name = listener::group_name(&self.target_group);
+            return Err(StepError::new(ErrorKind::Changed, format!("{name} is in service again; it is not retired"))
+                .hint("somebody changed the listener; `alcedo status` shows what is in service"));
+        }
+        if !self.instances.is_empty() {
+            let targets = self.instances.iter().map(|id| TargetDescription::builder().id(id).build()).collect();
+            let call = clients.elb.deregister_targets().target_group_arn(&self.target_group).set_targets(Some(targets));
+            if let Err(error) = call.send().await {
+                let error = CloudError::of("deregister the servers", error);
+                if !error.is("TargetGroupNotFound") && !error.is("InvalidTarget") {
+                    return Err(error.into());
+                }
+            }
+        }
+        let wait = Wait::new(Duration::from_millis(500), self.timeout.duration()).in_a_row(2);
+        wait.until(context, "the old servers to finish their requests", || async {
+            match launch::target_health(clients, &self.target_group).await {
+                Ok(health) if health.is_empty() => Ok(Look::Ready(())),
+                Ok(health) => Ok(Look::NotYet(format!("{} draining", health.len()))),
+                Err(error) if error.is("TargetGroupNotFound") => Ok(Look::Ready(())),
+                Err(error) => Err(error.into()),
+            }
+        })
+        .await?;
+        Ok(Value::Null)
+    }
+}
+
+/// Ends a fleet's servers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Terminate {
+    pub instances: Vec<String>,
+}
+
+impl Terminate {
+    pub async fn run(&self, clients: &Clients, context: &StepContext) -> Result<Value, StepError> {
+        servers::terminate(clients, context, &self.instances).await?;
+        Ok(Value::Null)
+    }
+}
+
+/// Deletes what routed to a fleet, and its target group.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DeleteGroup {
+    pub target_group: String,
+    pub preview_rule: Option<String>,
+    /// A preview listener that still points at the fleet goes with it, where Alcedo made it.
+    pub preview_listener: Option<String>,
+}
+
+impl DeleteGroup {
+    pub async fn run(&self, clients: &Clients) -> Result<Value, StepError> {
+        if let Some(rule) = &self.preview_rule {
+            launch::delete_rule(clients, rule).await?;
+        }
+        if let Some(arn) = &self.preview_listener {
+            let place = Place::Listener { arn: arn.clone() };
+            // Only while it still points here: by now it may preview another fleet.
+            let here = listener::read(clients, &place).await.is_ok_and(|it| it.named() == [self.target_group.as_str()]);
+            if here {
+                let call = clients.elb.delete_listener().listener_arn(arn);
+                call.send().await.map_err(|error| CloudError::of("delete the preview listener", error))?;
+            }
+        }
+        launch::delete_target_group(clients, &self.target_group).await?;
+        Ok(Value::Null)
+    }
+}
+
+/// An image that no fleet and no retention needs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OldImage {
+    pub ami: String,
+    pub name: String,
+    pub snapshots: Vec<String>,
+}
+
+/// Deregisters images beyond the retention, with their snapshots, and removes artifacts beyond it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Prune {
+    pub images: Vec<OldImage>,
+    pub versions: Vec<Version>,
+}
+
+impl Prune {
+    pub async fn run(&self, site: &Site, context: &StepContext) -> Result<Value, StepError> {
+        for image in &self.images {
+            delete_image(&site.clients, &image.ami, &image.snapshots).await?;
+            context.output_line(format!("removed image {}", image.name));
+        }
+        for version in &self.versions {
+            remove_version(site, *version).await?;
+            context.output_line(format!("removed artifact {version}"));
+        }
+        Ok(json!({ "images": self.images.len(), "versions": self.versions.len() }))
+    }
+}
+
+/// Deregisters an image, then deletes its snapshots, which deregistering leaves.
+pub async fn delete_image(clients: &Clients, ami: &str, snapshots: &[String]) -> Result<(), StepError> {
+    if let Err(error) = clients.ec2.deregister_image().image_id(ami).send().await {
+        let error = CloudError::of(format!("deregister image {ami}"), error);
+        if !error.is("InvalidAMIID.NotFound") && !error.is("InvalidAMIID.Unavailable") {
+            return Err(error.into());
+        }
+    }
+    for snapshot in snapshots {
+        if let Err(error) = clients.ec2.delete_snapshot().snapshot_id(snapshot).send().await {
+            let error = CloudError::of(format!("delete snapshot {snapshot}"), error);
+            if !error.is("InvalidSnapshot.NotFound") {
+                return Err(error.into());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Removes everything of one version from the bucket, its manifest first: without it nothing counts as published.
+pub async fn remove_version(site: &Site, version: Version) -> Result<(), StepError> {
+    let folder = format!("{}{version}/", site.root);
+    let listed = site
+        .store
+        .list(&folder)
+        .await
+        .map_err(|error| StepError::new(ErrorKind::Service, format!("could not list {folder}")).because(error))?;
+    let manifest = crate::releases::manifest_key(&site.root, version);
+    let (first, rest): (Vec<_>, Vec<_>) = listed.into_iter().partition(|key| *key == manifest);
+    for key in first.into_iter().chain(rest) {
+        let call = site.clients.s3.delete_object().bucket(site.bucket()).key(&key);
+        call.send().await.map_err(|error| CloudError::of(format!("remove {key}"), error))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,239 @@
+//! Instances: launching with a token, waiting, reading consoles, ending.
+
+use std::{net::Ipv4Addr, time::Duration};
+
+use alcedo_pipeline::{
+    context::StepContext,
+    error::{ErrorKind, StepError},
+    ids::StepId,
+    resource::Resource,
+    wait::{Look, Wait},
+};
+use aws_sdk_ec2::types::{
+    Filter, HttpTokensState, IamInstanceProfileSpecification, Instance, InstanceMetadataOptionsRequest,
+    InstanceMetadataTagsState, InstanceStateName, Reservation, ResourceType,
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    clients::Clients,
+    cloud_error::CloudError,
+    tags::{self, Tags},
+};
+
+/// A server as later steps need it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Server {
+    pub id: String,
+    pub private_address: Option<Ipv4Addr>,
+    pub public_address: Option<Ipv4Addr>,
+}
+
+impl Server {
+    /// The address to reach it at from here.
+    pub fn address(&self, private: bool) -> Option<Ipv4Addr> {
+        match private {
+            true => self.private_address,
+            false => self.public_address.or(self.private_address),
+        }
+    }
+}
+
+/// One RunInstances call.
+pub struct Launch<'a> {
+    pub image: &'a str,
+    pub count: u32,
+    pub instance_type: &'a str,
+    pub subnet: &'a str,
+    pub security_groups: &'a [String],
+    pub instance_profile: Option<&'a str>,
+    pub key: Option<&'a str>,
+    pub user_data: Option<&'a str>,
+    pub name: String,
+    pub tags: Tags,
+    /// The same token never launches a second time, so the SDK may try again.
+    pub token: String,
+}
+
+impl Launch<'_> {
+    pub async fn run(&self, clients: &Clients) -> Result<Vec<String>, StepError> {
+        let count = i32::try_from(self.count).unwrap_or(i32::MAX);
+        let tags = self.tags.clone().with("Name", &self.name);
+        let metadata = InstanceMetadataOptionsRequest::builder()
+            .http_tokens(HttpTokensState::Required)
+            .http_put_response_hop_limit(1)
+            .instance_metadata_tags(InstanceMetadataTagsState::Enabled);
+        let profile = self.instance_profile.map(|name| IamInstanceProfileSpecification::builder().name(name).build());
+        let answer = clients
+            .ec2
+            .run_instances()
+            .image_id(self.image)
+            .min_count(count)
+            .max_count(count)
+            .instance_type(self.instance_type.into())
+            .subnet_id(self.subnet)
+            .set_security_group_ids(Some(self.security_groups.to_vec()))
+            .set_iam_instance_profile(profile)
+            .set_key_name(self.key.map(str::to_owned))
+            .set_user_data(self.user_data.map(|text| STANDARD.encode(text)))
+            .metadata_options(metadata.build())
+            .client_token(&self.token)
+            .tag_specifications(tags.specification(ResourceType::Instance))
+            .tag_specifications(tags.specification(ResourceType::Volume))
+            .tag_specifications(tags.specification(ResourceType::NetworkInterface))
+            .send()
+            .await
+            .map_err(|error| CloudError::of(format!("launch {} × {}", self.count, self.instance_type), error))?;
+        Ok(answer.instances().iter().filter_map(|instance| instance.instance_id().map(str::to_owned)).collect())
+    }
+}
+
+/// Waits until EC2 says that all run. A new id can be unknown for a while: that is not an error.
+pub async fn await_running(
+    clients: &Clients,
+    context: &StepContext,
+    ids: &[String],
+    deadline: Duration,
+) -> Result<Vec<Server>, StepError> {
+    let wait = Wait::new(Duration::from_millis(250), deadline);
+    wait.until(context, "the servers to run", || async {
+        let found = match describe(clients, ids).await {
+            Ok(found) => found,
+            Err(error) if error.is("InvalidInstanceID.NotFound") => Vec::new(),
+            Err(error) => return Err(error.into()),
+        };
+        if let Some(ended) = found.iter().find(|it| has_ended(it)) {
+            return Err(why_ended(clients, ended).await);
+        }
+        let running: Vec<Server> =
+            found.iter().filter(|it| state(it) == Some(&InstanceStateName::Running)).filter_map(server).collect();
+        Ok(match running.len() == ids.len() {
+            true => Look::Ready(running),
+            false => Look::NotYet(format!("{} of {} run", running.len(), ids.len())),
+        })
+    })
+    .await
+}
+
+fn server(instance: &Instance) -> Option<Server> {
+    Some(Server {
+        id: instance.instance_id()?.to_owned(),
+        private_address: instance.private_ip_address().and_then(|address| address.parse().ok()),
+        public_address: instance.public_ip_address().and_then(|address| address.parse().ok()),
+    })
+}
+
+fn state(instance: &Instance) -> Option<&InstanceStateName> {
+    instance.state().and_then(|state| state.name())
+}
+
+fn has_ended(instance: &Instance) -> bool {
+    matches!(
+        state(instance),
+        Some(InstanceStateName::Terminated | InstanceStateName::ShuttingDown | InstanceStateName::Stopped)
+    )
+}
+
+async fn why_ended(clients: &Clients, instance: &Instance) -> StepError {
+    let id = instance.instance_id().unwrap_or_default();
+    let why = instance.state_reason().and_then(|reason| reason.message()).unwrap_or("no reason given");
+    let mut error = StepError::new(ErrorKind::Failed, format!("server {id} ended by itself: {why}"));
+    if let Ok(text) = console(clients, id).await
+        && let Some(last) = text.lines().rev().find(|line| !line.trim().is_empty())
+    {
+        error = error.hint(format!("the last line of its console: {last}"));
+    }
+    error
+}
+
+pub async fn describe(clients: &Clients, ids: &[String]) -> Result<Vec<Instance>, CloudError> {
+    let answer = clients.ec2.describe_instances().set_instance_ids(Some(ids.to_vec())).send().await;
+    let answer = answer.map_err(|error| CloudError::of("look at the servers", error))?;
+    Ok(answer.reservations().iter().flat_map(Reservation::instances).cloned().collect())
+}
+
+/// The serial console's text so far; empty where there is none yet.
+pub async fn console(clients: &Clients, id: &str) -> Result<String, CloudError> {
+    let answer = clients.ec2.get_console_output().instance_id(id).latest(true).send().await;
+    let answer = answer.map_err(|error| CloudError::of(format!("read the console of {id}"), error))?;
+    // The API's text is base64 of whatever bytes the console had.
+    let bytes = answer.output().and_then(|text| STANDARD.decode(text).ok()).unwrap_or_default();
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Instance ids among resources.
+pub fn ids(resources: &[Resource]) -> Vec<String> {
+    resources.iter().filter(|it| it.kind == "instance").map(|it| it.id.clone()).collect()
+}
+
+/// Ends every server that `step` of this run has launched: those that are known, and those that only their tags tell.
+///
+/// Where none is known, one may still exist whose answer was lost, and a new server can be invisible for a moment; so the
+/// tags are read more than once before nothing means nothing.
+pub async fn end(clients: &Clients, context: &StepContext, step: &StepId, known: &[String]) -> Result<(), StepError> {
+    let looks = if known.is_empty() { 3 } else { 1 };
+    let mut ids: Vec<String> = known.to_vec();
+    for look in 0..looks {
+        if look > 0 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        for id in tagged(clients, context, step).await? {
+            if !ids.contains(&id) {
+                ids.push(id);
+            }
+        }
+        if !ids.is_empty() {
+            break;
+        }
+    }
+    terminate(clients, context, &ids).await
+}
+
+/// The servers that carry this run's and step's tags and have not ended.
+pub async fn tagged(clients: &Clients, context: &StepContext, step: &StepId) -> Result<Vec<String>, CloudError> {
+    let filter = |name: &str, value: &str| Filter::builder().name(format!("tag:{name}")).values(value).build();
+    let call = clients
+        .ec2
+        .describe_instances()
+        .filters(filter(tags::RUN, context.run().as_str()))
+        .filters(filter(tags::STEP, step.as_str()));
+    let mut pages = call.into_paginator().send();
+    let mut ids = Vec::new();
+    while let Some(page) = pages.next().await {
+        let page = page.map_err(|error| CloudError::of("look for the run's servers", error))?;
+        let instances = page.reservations().iter().flat_map(Reservation::instances);
+        let alive = instances.filter(|it| state(it) != Some(&InstanceStateName::Terminated));
+        ids.extend(alive.filter_map(|it| it.instance_id().map(str::to_owned)));
+    }
+    Ok(ids)
+}
+
+/// Terminates servers and waits until EC2 says that they are.
+pub async fn terminate(clients: &Clients, context: &StepContext, ids: &[String]) -> Result<(), StepError> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let call = clients.ec2.terminate_instances().set_instance_ids(Some(ids.to_vec()));
+    if let Err(error) = call.send().await {
+        let error = CloudError::of("terminate the servers", error);
+        if !error.is("InvalidInstanceID.NotFound") {
+            return Err(error.into());
+        }
+    }
+    let wait = Wait::new(Duration::from_millis(500), Duration::from_secs(300));
+    wait.until(context, "the servers to end", || async {
+        let found = match describe(clients, ids).await {
+            Ok(found) => found,
+            // Gone from the records: ended long ago.
+            Err(error) if error.is("InvalidInstanceID.NotFound") => return Ok(Look::Ready(())),
+            Err(error) => return Err(error.into()),
+        };
+        let left = found.iter().filter(|it| state(it) != Some(&InstanceStateName::Terminated)).count();
+        Ok(match left {
+            0 => Look::Ready(()),
+            left => Look::NotYet(format!("{left} of {} are ending", ids.len())),
+        })
+    })
+    .await
+}

@@ -1,0 +1,164 @@
+//! Smoke: the suite against every green server and through the preview route, before any traffic moves.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use alcedo_pipeline::{context::StepContext, error::StepError, file::Preview, suite::Check};
+use alcedo_smoke_tests::{CheckEvent, Shell, SuiteReport, Target, run};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::{
+    launch::{self, MadeServers},
+    probes::FrontDoor,
+    servers::Server,
+    site::Site,
+    ssh::{self, Login},
+    workshop::Workshop,
+};
+
+/// From a healthy server, sshd answers at once; its console may lag.
+const LOGIN_DEADLINE: Duration = Duration::from_secs(180);
+
+/// Runs the suite.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SmokeTest {
+    pub checks: Vec<Check>,
+    /// Whether the servers can be reached directly from here.
+    pub servers: bool,
+    pub private_address: bool,
+    pub app_port: u16,
+    pub ssh_user: String,
+    pub ssh_port: u16,
+    pub front_door: FrontDoor,
+    pub preview: Preview,
+    pub version: String,
+}
+
+impl SmokeTest {
+    pub async fn run(&self, site: &Site, shop: &Workshop, context: &StepContext) -> Result<Value, StepError> {
+        let made: MadeServers = context.output(launch::INSTANCES)?;
+        let servers = made.servers.iter().map(|server| self.on_server(site, shop, context, server));
+        let mut reports = match self.servers {
+            true => futures::future::try_join_all(servers).await?,
+            false => {
+                context.warn("the servers cannot be tested directly: this machine's address is not known", None);
+                Vec::new()
+            }
+        };
+        reports.push(self.through_preview(site, context).await?);
+        let failures: Vec<String> = reports
+            .iter()
+            .flat_map(|(target, report)| {
+                report.failures().map(move |result| {
+                    let failure = result.failure.as_ref();
+                    let (expected, actual) = failure.map_or(("", ""), |it| (it.expected.as_str(), it.actual.as_str()));
+                    format!("{target}: {}: expected {expected}, got {actual}", result.title)
+                })
+            })
+            .collect();
+        if failures.is_empty() {
+            let passed: usize = reports.iter().map(|(_, report)| report.results.len()).sum();
+            return Ok(json!({ "passed": passed }));
+        }
+        let step = StepError::failed(format!("{} smoke tests failed; no traffic was moved", failures.len()));
+        Err(failures.into_iter().fold(step, StepError::hint))
+    }
+
+    async fn on_server(
+        &self,
+        site: &Site,
+        shop: &Workshop,
+        context: &StepContext,
+        server: &Server,
+    ) -> Result<(String, SuiteReport), StepError> {
+        let address = server.address(self.private_address).map(|address| address.to_string()).unwrap_or_default();
+        let target = Target::server(&address, self.app_port)
+            .map_err(|error| StepError::failed(format!("{address} is not an address")).because(error))?;
+        let target = self.with_version(Target { folder: site.folder.clone(), ..target });
+        let session = match self.checks.iter().any(Check::needs_ssh) {
+            false => None,
+            true => {
+                let login = Login { user: &self.ssh_user, port: self.ssh_port, private_address: self.private_address };
+                let key = shop.key().await?;
+                Some(ssh::open(&site.clients, context, server, login, key, LOGIN_DEADLINE).await?)
+            }
+        };
+        let shell = session.as_ref().map(|session| session as &dyn Shell);
+        let report = self.suite(&self.checks, &target, shell, context, &server.id).await?;
+        if let Some(session) = session {
+            // The key leaves with the session: nobody can log in with it afterwards.
+            let key = shop.key().await?;
+            let remove = format!("sed -i '\\#{}#d' ~/.ssh/authorized_keys", key.public_base64());
+            let removed = session.run(&alcedo_smoke_tests::ShellCommand::new(remove)).await;
+            if let Err(error) = removed {
+                context.warn(format!("the ephemeral key could not be taken off {}: {error}", server.id), None);
+            }
+            let _ = session.close().await;
+        }
+        Ok((server.id.clone(), report))
+    }
+
+    /// Through the balancer, by the preview's header or port. What needs a shell was asked of each server already.
+    async fn through_preview(&self, site: &Site, context: &StepContext) -> Result<(String, SuiteReport), StepError> {
+        let mut url = self.front_door.parsed()?;
+        let mut headers = BTreeMap::new();
+        if let Some(header) = &self.preview.header {
+            headers.insert(header.name.clone(), header.value.clone());
+        }
+        if let Some(port) = self.preview.port {
+            // Only a URL without a host refuses a port, and this one has one.
+            let _ = url.set_port(Some(port));
+        }
+        let host = url.host_str().unwrap_or_default().to_owned();
+        let port = url.port_or_known_default().unwrap_or(80);
+        let target = self.with_version(Target {
+            app_port: port,
+            preview_headers: headers,
+            version: None,
+            version_probe: None,
+            folder: site.folder.clone(),
+            url,
+            host,
+            port,
+        });
+        let checks: Vec<Check> = self.checks.iter().filter(|check| !check.needs_ssh()).cloned().collect();
+        let report = self.suite(&checks, &target, None, context, "preview").await?;
+        Ok(("preview".into(), report))
+    }
+
+    fn with_version(&self, target: Target) -> Target {
+        Target { version: Some(self.version.clone()), version_probe: self.front_door.version.clone(), ..target }
+    }
+
+    async fn suite(
+        &self,
+        checks: &[Check],
+        target: &Target,
+        shell: Option<&dyn Shell>,
+        context: &StepContext,
+        name: &str,
+    ) -> Result<SuiteReport, StepError> {
+        let show = |event| show(context, name, &event);
+        tokio::select! {
+            report = run(checks, target, shell, &show) => Ok(report),
+            () = context.cancellation().cancelled() => Err(StepError::interrupted()),
+        }
+    }
+}
+
+/// A check's event as the step's.
+pub fn show(context: &StepContext, target: &str, event: &CheckEvent) {
+    match event {
+        CheckEvent::Finished { result, .. } => {
+            let detail = result
+                .failure
+                .as_ref()
+                .map_or_else(String::new, |it| format!("expected {}, got {}", it.expected, it.actual));
+            context.checked(target, &result.title, result.passed, &detail, result.took.as_secs_f64());
+        }
+        CheckEvent::Retrying { title, failure, attempt, .. } => {
+            context.waiting(format!("{target}: {title}: try {attempt} got {}", failure.actual));
+        }
+        CheckEvent::Started { .. } => {}
+    }
+}

@@ -1,0 +1,46 @@
+//! What exists on this machine alone while a run lasts. Nothing in it is needed to undo the run.
+
+use std::{path::PathBuf, sync::Arc};
+
+use alcedo_images::key::EphemeralKey;
+use alcedo_pipeline::error::StepError;
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+
+/// A folder that is removed with the last handle, and the run's ephemeral key.
+#[derive(Clone)]
+pub struct Workshop {
+    inside: Arc<Inside>,
+}
+
+struct Inside {
+    folder: TempDir,
+    key: OnceCell<EphemeralKey>,
+}
+
+impl Workshop {
+    /// # Errors
+    /// The folder for temporary files cannot be written: full, or read-only.
+    pub fn open() -> Result<Self, StepError> {
+        let folder = tempfile::Builder::new().prefix("alcedo-run-").tempdir().map_err(|error| {
+            StepError::failed(format!("no folder for the run could be made in {}", std::env::temp_dir().display()))
+                .hint("free some space, or set TMPDIR to a folder that can be written")
+                .because(error)
+        })?;
+        Ok(Self { inside: Arc::new(Inside { folder, key: OnceCell::new() }) })
+    }
+
+    /// Where the build writes its archive.
+    pub fn archive(&self) -> PathBuf {
+        self.inside.folder.path().join("artifact.tar.zst")
+    }
+
+    /// The run's key, made when it is first asked for.
+    pub async fn key(&self) -> Result<&EphemeralKey, StepError> {
+        let made = self.inside.key.get_or_try_init(|| EphemeralKey::generate("alcedo")).await;
+        made.map_err(|error| {
+            let hint = error.hint();
+            StepError::failed("the ephemeral SSH key could not be made").hint(hint).because(error)
+        })
+    }
+}
