@@ -140,7 +140,9 @@ fn build(text: &mut String, guess: &Guess) {
     if !pack.iter().any(|pattern| pattern == "**") {
         pack.push(service);
     }
-    line("  # What goes to the servers. A folder's `/` at the end leaves the folder's own name behind.");
+    let cut = pack.iter().any(|pattern| pattern.ends_with('/'));
+    let how = if cut { " A folder's `/` at the end leaves the folder's own name behind." } else { "" };
+    line(&format!("  # What goes to the servers.{how}"));
     line(&format!("  pack: {}", list(&pack)));
     if !guess.exclude.is_empty() {
         line(&format!("  exclude: {}", list(&guess.exclude)));
