@@ -15,6 +15,7 @@ use tar::EntryType;
 use crate::{
     archive::{Archive, ArchiveError, Content},
     container::{Container, ContainerError},
+    key::private_folder,
     pack::Patterns,
     pipe,
 };
@@ -85,7 +86,7 @@ struct Collected {
 impl Collected {
     fn new(patterns: Patterns) -> Result<Self, CollectError> {
         Ok(Self {
-            folder: tempfile::Builder::new().prefix("alcedo-build").tempdir().map_err(CollectError::Keep)?,
+            folder: private_folder().map_err(CollectError::Keep)?,
             matched: vec![false; patterns.len()],
             patterns,
             content: Content::new(),

@@ -1,7 +1,9 @@
 //! A key pair for one builder, which exists only as long as this value.
 
 use std::{
+    fs::Permissions,
     io,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Stdio,
 };
@@ -82,7 +84,8 @@ impl EphemeralKey {
 pub(crate) fn private_folder() -> io::Result<TempDir> {
     const LONGEST: usize = 40;
     let mut builder = tempfile::Builder::new();
-    builder.prefix("alcedo-");
+    // `tempfile` leaves a folder's permissions to the umask.
+    builder.prefix("alcedo-").permissions(Permissions::from_mode(0o700));
     if std::env::temp_dir().as_os_str().len() > LONGEST {
         builder.tempdir_in(Path::new("/tmp"))
     } else {
@@ -92,8 +95,6 @@ pub(crate) fn private_folder() -> io::Result<TempDir> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[tokio::test]

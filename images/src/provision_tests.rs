@@ -47,15 +47,16 @@ fn run(program: &str) -> (i32, String, String) {
 fn the_plan_is_what_the_server_will_be_told() {
     let steps =
         plan(&input("/opt/hello", vec![run_step("\napt-get update\n", &[("TOKEN", "it's \"$secret\"")])])).unwrap();
-    insta::assert_snapshot!(program(&steps[0]), @r#""#);
-    insta::assert_snapshot!(program(&steps[1]), @r#""#);
+    insta::assert_snapshot!("install", program(&steps[0]));
+    insta::assert_snapshot!("run", program(&steps[1]));
 }
 
 #[test]
 fn no_secret_is_in_what_may_be_logged() {
     let steps = plan(&input("/opt/hello", vec![run_step("true", &[("TOKEN", "s3cret")])])).unwrap();
     let logged = format!("{steps:?}");
-    assert_eq!(logged, r#"[Remote("install hello 2026.1120.190512", 1035 bytes), Remote("true", 340 bytes)]"#);
+    assert!(logged.contains("install hello 2026.1120.190512"), "{logged}");
+    assert!(!logged.contains("s3cret") && !logged.contains("X-Amz"), "{logged}");
 }
 
 #[test]
