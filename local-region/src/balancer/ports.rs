@@ -113,7 +113,7 @@ impl Ports {
         Ok(())
     }
 
-    /// Closes the sockets of a listener that no node has taken over, and frees its port.
+    /// Closes what no node has taken over of a listener, and counts its port as free.
     pub fn release(&self, listener_arn: &str) {
         let mut state = self.locked();
         state.waiting.remove(listener_arn);
@@ -123,11 +123,15 @@ impl Ports {
         self.released.notify_waiters();
     }
 
-    /// Marks a deleted listener: its port will be free soon.
+    /// Marks a deleted listener: its port will be free soon, or is at once where no node has taken it over.
     pub(crate) fn leave(&self, listener_arn: &str) {
         let mut state = self.locked();
-        if state.holders.values().any(|holder| holder == listener_arn) {
+        let taken = state.waiting.get(listener_arn).is_some_and(|sockets| sockets.iter().any(Option::is_none));
+        if taken {
             state.leaving.push(listener_arn.to_owned());
+        } else {
+            drop(state);
+            self.release(listener_arn);
         }
     }
 

@@ -1,0 +1,291 @@
+//! One node's treatment of the requests of one listener, in the phases that the proxy library calls.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::{Arc, Mutex},
+};
+
+use async_trait::async_trait;
+use http::{HeaderName, header};
+use pingora_core::{Error, ErrorType, upstreams::peer::HttpPeer, upstreams::peer::Tracer};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::{FailToProxy, ProxyHttp, Session};
+use rand::{Rng, rngs::StdRng};
+
+use super::{
+    answers::{Answer, status_of},
+    link::Link,
+    nodes::Node,
+    routes::ForwardedFor,
+    stickiness::{self, GROUP_COOKIE, TARGET_COOKIE},
+    upstreams::InFlight,
+    view::{GroupView, ListenerView},
+};
+use crate::{
+    clock::Clock,
+    state::elbv2::{ActionKind, Forward, condition::Request, listener::RedirectedRequest},
+};
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const TRACE_ID: HeaderName = HeaderName::from_static("x-amzn-trace-id");
+
+pub struct Router {
+    pub node: Arc<Node>,
+    pub listener_arn: String,
+    pub clock: Arc<dyn Clock>,
+    pub random: Mutex<StdRng>,
+}
+
+/// What is known of one request while it passes through.
+#[derive(Default)]
+pub struct Passage {
+    listener: Option<Arc<ListenerView>>,
+    group_arn: Option<String>,
+    request: Option<InFlight>,
+    /// `Set-Cookie` values for the answer.
+    cookies: Vec<String>,
+}
+
+impl Passage {
+    fn group<'a>(&self, listener: &'a ListenerView) -> Option<&'a GroupView> {
+        listener.group_by_arn(self.group_arn.as_deref()?)
+    }
+}
+
+impl Router {
+    /// Chooses group and target, and counts the request in; `false` where there is no target.
+    fn choose(
+        &self,
+        listener: &Arc<ListenerView>,
+        forward: &Forward,
+        header: &RequestHeader,
+        passage: &mut Passage,
+    ) -> bool {
+        let group_cookie = cookie(header, GROUP_COOKIE);
+        let Some(group) = listener.group(forward, group_cookie, &self.random) else { return false };
+        if let Some(seconds) = forward.sticky_seconds {
+            passage.cookies.extend(stickiness::set_cookies(GROUP_COOKIE, &stickiness::token(&group.arn), seconds));
+        }
+        passage.listener = Some(Arc::clone(listener));
+        passage.group_arn = Some(group.arn.clone());
+        passage.request = self.begin(group, cookie(header, TARGET_COOKIE));
+        if let (Some(request), Some(seconds)) = (&passage.request, group.sticky_seconds) {
+            let token = stickiness::target_token(&request.upstream.key);
+            passage.cookies.extend(stickiness::set_cookies(TARGET_COOKIE, &token, seconds));
+        }
+        passage.request.is_some()
+    }
+
+    /// A target that leaves between being chosen and being counted is not used; each such turn leaves one fewer.
+    fn begin(&self, group: &GroupView, cookie: Option<&str>) -> Option<InFlight> {
+        loop {
+            let upstream = group.target(self.node.index, cookie)?;
+            if let Some(request) = upstream.begin(self.node.index, self.clock.now()) {
+                return Some(request);
+            }
+        }
+    }
+
+    async fn answer(&self, session: &mut Session, answer: Answer) -> pingora_core::Result<bool> {
+        answer.send(session, self.clock.now()).await?;
+        Ok(true)
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Router {
+    type CTX = Passage;
+
+    fn new_ctx(&self) -> Passage {
+        Passage::default()
+    }
+
+    async fn request_filter(&self, session: &mut Session, passage: &mut Passage) -> pingora_core::Result<bool> {
+        let Some(listener) = self.node.listener(&self.listener_arn) else {
+            // The listener is being deleted: this connection gets no further request.
+            session.set_keepalive(None);
+            return self.answer(session, Answer::error(503)).await;
+        };
+        if !session.is_process_shutting_down() {
+            session.set_keepalive(Some(listener.idle_timeout.as_secs()));
+        }
+        if !session.is_upgrade_req() {
+            session.set_read_timeout(Some(listener.idle_timeout));
+        }
+        session.set_write_timeout(Some(listener.idle_timeout));
+        let source = client(session);
+        let asked = Asked { header: session.req_header(), source };
+        match &listener.action(&asked).kind {
+            ActionKind::Forward(forward) => {
+                let found = self.choose(&listener, forward, session.req_header(), passage);
+                if found { Ok(false) } else { self.answer(session, Answer::error(503)).await }
+            }
+            ActionKind::FixedResponse(response) => {
+                let answer = Answer {
+                    status: response.status,
+                    content_type: Some(response.content_type.clone().unwrap_or_else(|| "text/plain".into())),
+                    location: None,
+                    body: response.body.clone().unwrap_or_default().into(),
+                };
+                self.answer(session, answer).await
+            }
+            ActionKind::Redirect(redirect) => {
+                let location = redirect.location(&RedirectedRequest {
+                    host: asked.host(),
+                    port: listener.port,
+                    path: asked.path(),
+                    query: asked.query(),
+                });
+                self.answer(session, Answer::redirect(redirect.status, location)).await
+            }
+        }
+    }
+
+    /// Called again where a request that no target has seen is to be repeated: a reused connection turned out closed.
+    async fn upstream_peer(&self, session: &mut Session, passage: &mut Passage) -> pingora_core::Result<Box<HttpPeer>> {
+        let left = passage.request.as_ref().is_some_and(|request| request.upstream.is_leaving(self.node.index));
+        if left && let Some(listener) = passage.listener.clone() {
+            let cookie = cookie(session.req_header(), TARGET_COOKIE);
+            let other = passage.group(&listener).and_then(|group| self.begin(group, cookie));
+            // Where there is no other target, the leaving one still may answer.
+            if other.is_some() {
+                passage.request = other;
+            }
+        }
+        let (Some(request), Some(listener)) = (&passage.request, &passage.listener) else {
+            return Err(Error::explain(ErrorType::HTTPStatus(503), "no target"));
+        };
+        let upstream = &request.upstream;
+        let mut peer = HttpPeer::new(upstream.address, false, String::new());
+        peer.group_key = upstream.id;
+        peer.options.read_timeout = Some(listener.idle_timeout);
+        peer.options.write_timeout = Some(listener.idle_timeout);
+        peer.options.idle_timeout = Some(listener.idle_timeout);
+        let link = Link::new(Arc::clone(upstream), self.node.index);
+        peer.options.tracer = Some(Tracer(Box::new(link.clone())));
+        peer.options.custom_l4 = Some(Arc::new(link));
+        Ok(Box::new(peer))
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        passage: &mut Passage,
+    ) -> pingora_core::Result<()> {
+        let Some(listener) = &passage.listener else { return Ok(()) };
+        let client = client(session);
+        match listener.forwarded_for {
+            ForwardedFor::Append => {
+                let before = request.headers.get_all(&FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
+                let chain: Vec<String> = before.map(str::to_owned).chain([client.to_string()]).collect();
+                request.insert_header(FORWARDED_FOR, chain.join(", "))?;
+            }
+            ForwardedFor::Preserve => {}
+            ForwardedFor::Remove => drop(request.remove_header(&FORWARDED_FOR)),
+        }
+        request.insert_header(FORWARDED_PROTO, "http")?;
+        request.insert_header(FORWARDED_PORT, listener.port.to_string())?;
+        if !request.headers.contains_key(&TRACE_ID) {
+            request.insert_header(TRACE_ID, self.trace_id())?;
+        }
+        Ok(())
+    }
+
+    async fn response_filter(
+        &self,
+        _: &mut Session,
+        response: &mut ResponseHeader,
+        passage: &mut Passage,
+    ) -> pingora_core::Result<()> {
+        if !response.status.is_informational() {
+            for cookie in passage.cookies.drain(..) {
+                response.append_header(header::SET_COOKIE, cookie)?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, _: &mut Passage) -> FailToProxy {
+        let status = status_of(error);
+        tracing::debug!(%error, ?status, "a request failed");
+        if let Some(status) = status
+            && session.response_written().is_none()
+            && let Err(error) = Answer::error(status).send_and_close(session, self.clock.now()).await
+        {
+            tracing::debug!(%error, "the client is gone");
+        }
+        FailToProxy { error_code: status.unwrap_or_default(), can_reuse_downstream: false }
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, passage: &mut Passage) {
+        let Some(request) = passage.request.take() else { return };
+        let answered = session.response_written().map(|response| response.status.as_u16());
+        if answered.or(error.and_then(status_of)).is_some_and(|status| status >= 500) {
+            request.upstream.count_error();
+        }
+    }
+
+    /// Failures are told by [`Router::fail_to_proxy`], in this process's own log.
+    fn suppress_error_log(&self, _: &Session, _: &Passage, _: &Error) -> bool {
+        true
+    }
+}
+
+impl Router {
+    /// In the form of `X-Amzn-Trace-Id`: the time in seconds, and 96 random bits.
+    fn trace_id(&self) -> String {
+        let mut random = self.random.lock().expect("no panic while the numbers are held");
+        let (high, low) = (random.random::<u32>(), random.random::<u64>());
+        format!("Root=1-{:08x}-{high:08x}{low:016x}", self.clock.now().as_second())
+    }
+}
+
+fn client(session: &Session) -> IpAddr {
+    let address = session.client_addr().and_then(|address| address.as_inet()).map(|address| address.ip());
+    address.unwrap_or(Ipv4Addr::UNSPECIFIED.into())
+}
+
+fn cookie<'a>(header: &'a RequestHeader, name: &str) -> Option<&'a str> {
+    let cookies = header.headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+    stickiness::cookie(cookies, name)
+}
+
+/// A request as rules see it.
+struct Asked<'a> {
+    header: &'a RequestHeader,
+    source: IpAddr,
+}
+
+impl Request for Asked<'_> {
+    fn method(&self) -> &str {
+        self.header.method.as_str()
+    }
+
+    fn path(&self) -> &str {
+        self.header.uri.path()
+    }
+
+    fn query(&self) -> &str {
+        self.header.uri.query().unwrap_or_default()
+    }
+
+    fn host(&self) -> &str {
+        let sent = self.header.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        let host = sent.or_else(|| self.header.uri.host()).unwrap_or_default();
+        match host.rsplit_once(':') {
+            Some((name, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) => name,
+            _ => host,
+        }
+    }
+
+    fn header(&self, name: &str) -> Vec<&str> {
+        self.header.headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect()
+    }
+
+    fn source(&self) -> IpAddr {
+        self.source
+    }
+}
