@@ -11,6 +11,7 @@ use alcedo_images::{
     engine::{self, Engine},
     event::{ImageEvent, Sink, silent},
     inputs,
+    platform::Platform,
     recipe::Recipe,
 };
 use alcedo_pipeline::{
@@ -46,6 +47,7 @@ pub struct Built {
     pub sha256: String,
     pub size_bytes: u64,
     pub base: BuildBase,
+    pub platform: Platform,
     /// Seconds the app's own commands took: the rest is Alcedo's share.
     pub commands_seconds: f64,
 }
@@ -54,9 +56,10 @@ pub struct Built {
 pub async fn source(site: &Site) -> Result<Source, StepError> {
     let settings = &site.pipeline.build;
     let base = base(site, settings).await?;
-    let folder = site.folder.clone();
-    let (app, build, digest) = (site.pipeline.app.clone(), settings.clone(), base.digest().to_owned());
-    let inputs = tokio::task::spawn_blocking(move || inputs::fingerprint(&app, &folder, &build, &digest))
+    // Only what the build runs in counts for its inputs, not what the engine calls it.
+    let root = BuildRoot { reference: String::new(), base: base.clone(), packages: settings.packages.clone() };
+    let spec = BuildSpec::new(&site.pipeline.app, &site.folder, settings, root);
+    let inputs = tokio::task::spawn_blocking(move || inputs::fingerprint(&spec))
         .await
         .map_err(|error| StepError::failed("reading the source was cut off").because(error))?
         .map_err(|error| StepError::failed("the source cannot be read").because(error))?;
@@ -124,6 +127,7 @@ impl RunBuild {
             sha256: outcome.artifact.sha256,
             size_bytes: outcome.artifact.size,
             base: outcome.base,
+            platform: outcome.platform,
             commands_seconds: outcome.commands_took.as_secs_f64(),
         };
         Ok(serde_json::to_value(built).expect("plain data is JSON"))

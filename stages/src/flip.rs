@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    sync::Mutex,
     time::{Duration, Instant},
 };
 
@@ -165,36 +166,40 @@ impl Prove {
             return Ok(json!({ "proven": false }));
         }
         let begun = Instant::now();
-        let mut quiet_since = None;
-        let mut rounds = 0u64;
+        let seen = Mutex::new(Seen { rounds: 0, quiet_since: None });
         let wait = Wait::new(PROBE_EVERY, self.timeout.duration());
-        wait.until(context, "only the new version to answer", || {
-            rounds += 1;
-            let quiet = &mut quiet_since;
-            async move {
-                let answers = self.front_door.ask(&BTreeMap::new()).await?;
-                let wrong = answers.iter().find(|(_, answer)| match answer {
-                    Ok(version) => !alcedo_smoke_tests::version::same_version(version, &self.version),
-                    Err(_) => true,
-                });
-                Ok(match wrong {
-                    Some((node, answer)) => {
-                        *quiet = None;
-                        let seen = match answer {
-                            Ok(version) => format!("{node} still answers {version}"),
-                            Err(why) => format!("{node}: {why}"),
-                        };
-                        Look::NotYet(seen)
-                    }
-                    None if quiet.get_or_insert_with(Instant::now).elapsed() >= QUIET => Look::Ready(()),
-                    None => Look::NotYet(format!("every node answers {}", self.version)),
-                })
-            }
+        wait.until(context, "only the new version to answer", || async {
+            let answers = self.front_door.ask(&BTreeMap::new()).await?;
+            let wrong = answers.iter().find(|(_, answer)| match answer {
+                Ok(version) => !alcedo_smoke_tests::version::same_version(version, &self.version),
+                Err(_) => true,
+            });
+            let mut seen = seen.lock().expect("no panic while it is held");
+            seen.rounds += 1;
+            Ok(match wrong {
+                Some((node, answer)) => {
+                    seen.quiet_since = None;
+                    Look::NotYet(match answer {
+                        Ok(version) => format!("{node} still answers {version}"),
+                        Err(why) => format!("{node}: {why}"),
+                    })
+                }
+                None if seen.quiet_since.get_or_insert_with(Instant::now).elapsed() >= QUIET => Look::Ready(()),
+                None => Look::NotYet(format!("every node answers {}", self.version)),
+            })
         })
         .await?;
+        let rounds = seen.lock().expect("no panic while it is held").rounds;
         let seconds = begun.elapsed().as_secs_f64();
         Ok(json!({ "proven": true, "rounds": rounds, "quiet_seconds": QUIET.as_secs_f64(), "seconds": seconds }))
     }
+}
+
+/// What the probes have seen so far.
+struct Seen {
+    rounds: u64,
+    /// Since when every answer was the new version's.
+    quiet_since: Option<Instant>,
 }
 
 /// After the flip the candidate's header no longer means this fleet; the version itself still does.

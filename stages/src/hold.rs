@@ -59,7 +59,7 @@ impl MarkHeld {
 async fn tag(clients: &Clients, group: &str, until: Option<Timestamp>) -> Result<(), CloudError> {
     match until {
         Some(until) => {
-            let tag = Tag::builder().key(HELD_UNTIL).value(until.to_string()).build().expect("a tag with its key");
+            let tag = Tag::builder().key(HELD_UNTIL).value(until.to_string()).build();
             let call = clients.elb.add_tags().resource_arns(group).tags(tag);
             call.send().await.map(drop).map_err(|error| CloudError::of("mark the fleet as held", error))
         }

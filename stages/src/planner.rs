@@ -1,6 +1,6 @@
 //! Facts and file become a plan. Pure: the same input gives the same plan, and nothing is left to decide.
 
-use alcedo_images::base::BuildBase;
+use alcedo_images::{base::BuildBase, base_match};
 use alcedo_pipeline::{
     file::Pipeline,
     ids::{RunId, StepId},
@@ -302,24 +302,12 @@ fn check_base(facts: &Facts) -> Result<(), PlanError> {
         (None, Some(source)) => &source.base,
         (None, None) => return Ok(()),
     };
-    match (built_in, &facts.base.recipe_digest) {
-        (BuildBase::Recipe { name, digest }, Some(server)) if digest != server => Err(PlanError {
-            what: format!(
-                "the artifact was built in recipe {name} {}, the server image starts from {}",
-                short(digest),
-                short(server)
-            ),
-            hints: vec![
-                "deploy without --version to build again on the present base".to_owned(),
-                "or set bake.base to the image that carries the artifact's base digest".to_owned(),
-            ],
-        }),
-        _ => Ok(()),
-    }
-}
-
-fn short(digest: &str) -> &str {
-    digest.trim_start_matches("sha256:").get(..12).unwrap_or(digest)
+    let Some(server) = &facts.base.recipe_digest else { return Ok(()) };
+    base_match::same_recipe(built_in, &facts.base.name, server).map_err(|error| {
+        let mut hints: Vec<String> = error.hint().map(str::to_owned).into_iter().collect();
+        hints.push("deploy without --version to build again on the present base".to_owned());
+        PlanError { what: error.to_string(), hints }
+    })
 }
 
 fn build(scope: &Scope<'_>, facts: &Facts, draft: &mut Draft) -> Result<(), PlanError> {

@@ -224,6 +224,7 @@ impl WriteManifest {
             sha256: built.sha256,
             size_bytes: built.size_bytes,
             base: built.base,
+            platform: built.platform,
             commands: self.commands.clone(),
             inputs: self.inputs.clone(),
             tool: crate::TOOL.to_owned(),

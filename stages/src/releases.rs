@@ -1,6 +1,6 @@
 //! What is published: artifacts, their manifests and the index of build inputs.
 
-use alcedo_images::base::BuildBase;
+use alcedo_images::{base::BuildBase, platform::Platform};
 use alcedo_pipeline::{
     store::{Store, StoreError},
     version::Version,
@@ -25,6 +25,8 @@ pub struct Manifest {
     pub size_bytes: u64,
     /// What the build ran in: the recipe's digest, or the image's.
     pub base: BuildBase,
+    /// Distribution, architecture and C library of what the build ran in.
+    pub platform: Platform,
     pub commands: Vec<String>,
     /// Fingerprint of the build's inputs.
     pub inputs: String,

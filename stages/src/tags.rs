@@ -67,13 +67,7 @@ impl Tags {
     pub fn elb(&self) -> Vec<aws_sdk_elasticloadbalancingv2::types::Tag> {
         self.0
             .iter()
-            .map(|(key, value)| {
-                aws_sdk_elasticloadbalancingv2::types::Tag::builder()
-                    .key(key)
-                    .value(value)
-                    .build()
-                    .expect("a tag with its key")
-            })
+            .map(|(key, value)| aws_sdk_elasticloadbalancingv2::types::Tag::builder().key(key).value(value).build())
             .collect()
     }
 
@@ -82,6 +76,10 @@ impl Tags {
     }
 
     pub fn from_elb(tags: &[aws_sdk_elasticloadbalancingv2::types::Tag]) -> Self {
-        Self(tags.iter().map(|tag| (tag.key().to_owned(), tag.value().unwrap_or_default().to_owned())).collect())
+        Self(
+            tags.iter()
+                .filter_map(|tag| Some((tag.key()?.to_owned(), tag.value().unwrap_or_default().to_owned())))
+                .collect(),
+        )
     }
 }

@@ -3,22 +3,25 @@
 use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
 
 use alcedo_images::{
-    fingerprint::{self, ImageInputs},
-    provision::{self, ArtifactSource, ProvisionInput},
+    base_match::{self, BaseMismatch},
+    fingerprint::{self as image, ImageInputs},
+    provision::{self, ProvisionInput},
     scrub,
+    session::Session,
 };
 use alcedo_pipeline::{context::StepContext, error::StepError, file::Bake, suite::Check, version::Version};
 use alcedo_smoke_tests::{Target, run};
 use aws_sdk_s3::presigning::PresigningConfig;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::{BUILDER, MadeBuilder, release};
 use crate::{
-    build::sink,
+    build::{self, Built, sink},
     cloud_error::CloudError,
     facts::BaseImage,
-    releases,
+    releases::{self, Manifest},
     site::Site,
     smoke,
     ssh::{self, Login},
@@ -50,21 +53,67 @@ impl ProvisionBuilder {
             app: site.pipeline.app.clone(),
             version: release.version.to_string(),
             install_path: install_path(site),
-            artifact: ArtifactSource {
-                url: self.artifact_url(site, release.version).await?,
-                sha256: release.sha256.clone(),
-            },
+            artifact_url: self.artifact_url(site, release.version).await?,
+            artifact_sha256: release.sha256.clone(),
             steps,
-        });
+        })
+        .map_err(failed)?;
         let sink = sink(context);
         provision::execute(&session, &steps, key, &sink, context.cancellation()).await.map_err(failed)?;
+        self.match_base(site, shop, context, &session, &release).await?;
         let passed = self.check(site, context, &session).await?;
-        scrub::scrub(&session, &self.bake.ssh_user, key.public_base64(), &sink)
+        scrub::scrub(&session, &scrub::steps(key.public_base64()), &sink)
             .await
             .map_err(|error| StepError::failed("the builder could not be scrubbed").because(error))?;
         // The image is taken from the builder as it stands; an orderly goodbye is worth no failure.
         let _ = session.close().await;
         Ok(json!({ "checks": passed }))
+    }
+
+    /// A recipe's digest says that builder and build have the same root; the planner has compared it. A vendor's image has
+    /// no such digest, so the builder itself is asked, once provisioning may have added libraries.
+    async fn match_base(
+        &self,
+        site: &Site,
+        shop: &Workshop,
+        context: &StepContext,
+        session: &Session,
+        release: &Manifest,
+    ) -> Result<(), StepError> {
+        if self.base.recipe_digest.is_some() {
+            return Ok(());
+        }
+        let archive = match context.maybe_output::<Built>(build::RUN)? {
+            Some(built) => built.archive,
+            None => self.download(site, shop, release).await?,
+        };
+        let server = base_match::ask(session).await.map_err(mismatch)?;
+        let needs = tokio::task::spawn_blocking(move || base_match::needs(&archive))
+            .await
+            .map_err(|error| StepError::failed("reading the artifact was cut off").because(error))?
+            .map_err(mismatch)?;
+        base_match::fits(&needs, &release.platform, &server).map_err(mismatch)
+    }
+
+    /// Fetches the artifact of a release that was built elsewhere, and checks its digest.
+    async fn download(&self, site: &Site, shop: &Workshop, release: &Manifest) -> Result<PathBuf, StepError> {
+        let key = releases::artifact_key(&site.root, release.version);
+        let call = site.clients.s3.get_object().bucket(site.bucket()).key(&key);
+        let answer = call.send().await.map_err(|error| CloudError::of(format!("fetch {key}"), error))?;
+        let path = shop.archive();
+        let unwritable = |error| StepError::failed("the artifact could not be kept on this machine").because(error);
+        let mut file = tokio::fs::File::create(&path).await.map_err(unwritable)?;
+        tokio::io::copy(&mut answer.body.into_async_read(), &mut file).await.map_err(unwritable)?;
+        file.sync_all().await.map_err(unwritable)?;
+        let digest = sha256_of(path.clone()).await?;
+        if digest != release.sha256 {
+            return Err(StepError::failed(format!(
+                "{key} has the digest {digest}; its manifest says {}",
+                release.sha256
+            ))
+            .hint("the artifact was changed after it was published: do not deploy it; build again"));
+        }
+        Ok(path)
     }
 
     /// A short-lived address that only reads this one object. Servers cannot reach this machine's loopback, so a local
@@ -116,6 +165,24 @@ impl ProvisionBuilder {
     }
 }
 
+async fn sha256_of(path: PathBuf) -> Result<String, StepError> {
+    let digest = tokio::task::spawn_blocking(move || -> std::io::Result<String> {
+        let mut hasher = Sha256::new();
+        std::io::copy(&mut std::fs::File::open(path)?, &mut hasher)?;
+        Ok(hex::encode(hasher.finalize()))
+    });
+    digest
+        .await
+        .map_err(|error| StepError::failed("reading the artifact was cut off").because(error))?
+        .map_err(|error| StepError::failed("the artifact cannot be read back").because(error))
+}
+
+fn mismatch(error: BaseMismatch) -> StepError {
+    let hint = error.hint();
+    let step = StepError::failed("the artifact does not fit the server image's base").because(error);
+    hint.into_iter().fold(step, StepError::hint)
+}
+
 fn failed(error: provision::ProvisionError) -> StepError {
     let hint = error.hint();
     let last: Vec<String> = error.last_lines().to_vec();
@@ -127,9 +194,9 @@ fn failed(error: provision::ProvisionError) -> StepError {
 }
 
 /// Where the artifact is unpacked on a server.
-fn install_path(site: &Site) -> PathBuf {
-    let path = site.pipeline.bake.install_path.clone();
-    path.unwrap_or_else(|| PathBuf::from(format!("/opt/{}", site.pipeline.app)))
+fn install_path(site: &Site) -> String {
+    let path = site.pipeline.bake.install_path.as_ref();
+    path.map_or_else(|| format!("/opt/{}", site.pipeline.app), |path| path.to_string_lossy().into_owned())
 }
 
 /// The fingerprint of everything that goes into an image: the same inputs need no second bake.
@@ -142,7 +209,7 @@ pub fn fingerprint(
     let bake = &site.pipeline.bake;
     let steps = provision::load(&site.folder, &bake.provision).map_err(failed)?;
     let checks: &[Check] = &bake.checks;
-    Ok(fingerprint::image_fingerprint(&ImageInputs {
+    Ok(image::fingerprint(&ImageInputs {
         base: base.recipe_digest.as_deref().unwrap_or(&base.ami),
         artifact_sha256,
         app: &site.pipeline.app,
