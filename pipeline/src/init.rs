@@ -8,7 +8,7 @@ mod text;
 
 use std::path::{Path, PathBuf};
 
-pub use self::app::{Guess, Kind};
+pub use self::app::Kind;
 
 /// What `alcedo init` has to offer.
 #[derive(Debug, Clone)]

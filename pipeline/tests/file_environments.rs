@@ -174,6 +174,17 @@ fn files_that_the_file_refers_to_must_exist() {
 }
 
 #[test]
+fn a_recipe_of_the_project_is_a_folder_with_a_recipe_in_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("alcedo.yaml");
+    write(folder.path(), "alcedo.yaml", &BASE.replace("recipe: debian-bookworm", "recipe: ./recipes/web"));
+    let problems = PipelineFile::read(&path).unwrap_err();
+    assert_eq!(problems.iter().map(|one| one.id).collect::<Vec<_>>(), ["no-such-file", "no-such-file"], "{problems}");
+    write(folder.path(), "recipes/web/recipe.yaml", "name: web\n");
+    PipelineFile::read(&path).unwrap_or_else(|problems| panic!("{problems}"));
+}
+
+#[test]
 fn what_cannot_be_read_is_one_problem_with_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     let only = |path: &Path| {

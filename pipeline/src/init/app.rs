@@ -44,7 +44,7 @@ impl fmt::Display for Kind {
 /// Everything that the texts are made from. Names in it hold nothing that YAML, a shell or systemd could take for more
 /// than a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Guess {
+pub(super) struct Guess {
     pub kind: Kind,
     pub app: String,
     /// For building, by Debian bookworm's names.
@@ -107,7 +107,7 @@ impl Guess {
 
 /// `text` as an app's name: lower-case letters, digits and single hyphens, a letter first, 20 at most. A text that has
 /// none of these gives `app`.
-pub fn app_name(text: &str) -> String {
+pub(super) fn app_name(text: &str) -> String {
     let mut name = String::new();
     for c in text.chars() {
         if c.is_ascii_alphanumeric() {
@@ -155,7 +155,7 @@ const TAKEN: [&str; 24] = [
 ];
 
 /// Whether `text` can stand in a path, a command line and a pattern and mean nothing but itself.
-pub fn is_plain(text: &str) -> bool {
+pub(super) fn is_plain(text: &str) -> bool {
     let fits = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
     text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.')
         && text.len() <= 100

@@ -230,7 +230,8 @@ fn not_zero(at: Option<At<'_>>, add: Add<'_>) {
 
 /// Reports a length of time that is not a whole number of seconds within `range`.
 fn whole_seconds(at: Option<At<'_>>, range: std::ops::RangeInclusive<u64>, add: Add<'_>) {
-    let Some((at, span)) = at.and_then(|at| Some((at.span()?, at))).map(|(span, at)| (at, span)) else { return };
+    let Some(at) = at else { return };
+    let Some(span) = at.span() else { return };
     let (least, most) = (Span::seconds(*range.start()), Span::seconds(*range.end()));
     if span < least || span > most {
         let message = format!("{} must be from {}s to {}s, not {span}", name(&at.path), range.start(), range.end());
