@@ -1,10 +1,15 @@
 //! Makes, in the *local region only*, what a file expects to be there: bucket, balancer, listener, security groups. On AWS
 //! these belong to whoever owns the network (Terraform, usually), and Alcedo never makes them.
 
+use std::time::{Duration, Instant};
+
 use aws_sdk_ec2::types::{Filter, IpPermission, UserIdGroupPair};
 use aws_sdk_elasticloadbalancingv2::types::ProtocolEnum;
 
 use crate::{cloud_error::CloudError, listener::Routing, site::Site};
+
+/// How long a new security group may stay unknown; the region's `aws` profile has 2 s.
+const KNOWN_WITHIN: Duration = Duration::from_secs(10);
 
 /// What [`prepare`] has made; empty where everything was there.
 pub type Made = Vec<String>;
@@ -75,13 +80,19 @@ async fn security_group(
     let filter = Filter::builder().name("group-name").values(name).build();
     let found = ec2.describe_security_groups().filters(filter).send().await;
     let found = found.map_err(|error| CloudError::of(format!("find the security group {name}"), error))?;
-    if let Some(id) = found.security_groups().first().and_then(|group| group.group_id()) {
-        return Ok(id.to_owned());
-    }
-    let create = ec2.create_security_group().group_name(name).vpc_id(vpc).description(format!("rehearsal: {name}"));
-    let created =
-        create.send().await.map_err(|error| CloudError::of(format!("create the security group {name}"), error))?;
-    let id = created.group_id().unwrap_or_default().to_owned();
+    let id = match found.security_groups().first().and_then(|group| group.group_id()) {
+        Some(id) => id.to_owned(),
+        None => {
+            let create =
+                ec2.create_security_group().group_name(name).vpc_id(vpc).description(format!("rehearsal: {name}"));
+            let created = create
+                .send()
+                .await
+                .map_err(|error| CloudError::of(format!("create the security group {name}"), error))?;
+            made.push(format!("security group {name}"));
+            created.group_id().unwrap_or_default().to_owned()
+        }
+    };
     if let Some((group, port)) = from {
         let permission = IpPermission::builder()
             .ip_protocol("tcp")
@@ -89,11 +100,26 @@ async fn security_group(
             .to_port(i32::from(port))
             .user_id_group_pairs(UserIdGroupPair::builder().group_id(group).build())
             .build();
-        let call = ec2.authorize_security_group_ingress().group_id(&id).ip_permissions(permission);
-        call.send().await.map_err(|error| CloudError::of(format!("let the balancer into {name}"), error))?;
+        let_in(site, name, &id, permission).await?;
     }
-    made.push(format!("security group {name}"));
     Ok(id)
+}
+
+/// Adds a rule where it is not there yet. A group that was just made can still be unknown to the next call.
+async fn let_in(site: &Site, name: &str, id: &str, permission: IpPermission) -> Result<(), CloudError> {
+    let deadline = Instant::now() + KNOWN_WITHIN;
+    loop {
+        let call = site.clients.ec2.authorize_security_group_ingress().group_id(id).ip_permissions(permission.clone());
+        let Err(error) = call.send().await else { return Ok(()) };
+        let error = CloudError::of(format!("let the balancer into {name}"), error);
+        if error.is("InvalidPermission.Duplicate") {
+            return Ok(());
+        }
+        if !error.is("InvalidGroup.NotFound") || Instant::now() >= deadline {
+            return Err(error);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 async fn balancer(site: &Site, group: &str, made: &mut Made) -> Result<String, CloudError> {
