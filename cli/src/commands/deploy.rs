@@ -1,0 +1,37 @@
+//! `alcedo deploy`
+
+use alcedo_pipeline::version::Version;
+use alcedo_stages::facts::Request;
+use clap::Args;
+
+use super::run::run;
+use crate::{
+    failure::Result,
+    session::{Environment, Session},
+};
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  alcedo deploy
+  alcedo deploy --env production
+  alcedo deploy --version 2026.1120.190512    a published version, without building
+  alcedo deploy --output json > events.jsonl
+
+A failure, Ctrl-C, SIGTERM or SIGHUP undoes everything the run has made; what is in service stays in service.")]
+pub struct Arguments {
+    #[command(flatten)]
+    environment: Environment,
+    /// Deploy a published version instead of building what is here
+    #[arg(long, value_name = "VERSION")]
+    version: Option<Version>,
+}
+
+pub fn run_command(arguments: &Arguments, session: &Session) -> Result {
+    let request = Request::Deploy { version: arguments.version };
+    let reason = match arguments.version {
+        Some(version) => format!("deploy --version {version}"),
+        None => "deploy".to_owned(),
+    };
+    run(session, &arguments.environment, &request, &reason)
+}

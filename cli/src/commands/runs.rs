@@ -1,0 +1,139 @@
+//! `alcedo runs`, and `alcedo runs show RUN`: what every run did, from its journal.
+
+use std::io;
+
+use alcedo_pipeline::{
+    event::Outcome,
+    ids::RunId,
+    journal::{self, Record},
+    report::Report,
+};
+use alcedo_stages::{
+    overview::{self, OverviewError},
+    site::Site,
+};
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+use serde_json::json;
+
+use crate::{
+    exit_code::ExitCode,
+    failure::Result,
+    problems::of_overview,
+    render::{
+        json::Json,
+        lines::Lines,
+        summary::{Aftermath, summary},
+        timeline::Timeline,
+    },
+    session::{Environment, Session},
+    signals::Signals,
+    words::{ago, seconds, table},
+};
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  alcedo runs
+  alcedo runs show 20261120-190512-7f3a
+  alcedo runs show 20261120-190512-7f3a --output json")]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    environment: Environment,
+    /// Show this many of the newest
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    limit: usize,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show the transcript of one run
+    Show {
+        /// The run, as `alcedo runs` lists it
+        run: RunId,
+        #[command(flatten)]
+        environment: Environment,
+    },
+}
+
+pub fn run(arguments: &Arguments, session: &Session) -> Result {
+    session.block_on(async {
+        let signals = Signals::listen()?;
+        match &arguments.command {
+            None => signals.or_stop(list(arguments, session)).await,
+            Some(Command::Show { run, environment }) => signals.or_stop(show(run, environment, session)).await,
+        }
+    })
+}
+
+async fn list(arguments: &Arguments, session: &Session) -> Result {
+    let site = session.site(&arguments.environment).await?;
+    let reports = overview::runs(&site, arguments.limit).await.map_err(|error| of_overview(&error))?;
+    if session.output.is_json() {
+        session.output.json(&json!({ "v": 1, "runs": reports }));
+    } else if reports.is_empty() {
+        session.output.text("no run yet\n");
+    } else {
+        let now = Timestamp::now();
+        let rows: Vec<Vec<String>> = reports.iter().map(|report| row(report, now)).collect();
+        session.output.text(&table(&["RUN", "BEGAN", "ENVIRONMENT", "WHAT", "OUTCOME", "TOOK"], &rows));
+    }
+    Ok(ExitCode::DONE)
+}
+
+fn row(report: &Report, now: Timestamp) -> Vec<String> {
+    vec![
+        report.run.to_string(),
+        ago(report.began, now),
+        report.environment.clone(),
+        format!("{} {}", report.purpose.name(), report.version),
+        outcome(report.outcome).to_owned(),
+        seconds(report.seconds),
+    ]
+}
+
+const fn outcome(outcome: Option<Outcome>) -> &'static str {
+    match outcome {
+        Some(Outcome::Done) => "done",
+        Some(Outcome::Unwound) => "failed, undone",
+        Some(Outcome::Interrupted) => "interrupted, undone",
+        Some(Outcome::Stuck) => "stuck",
+        None => "at work, or its process died",
+    }
+}
+
+async fn show(run: &RunId, environment: &Environment, session: &Session) -> Result {
+    let site = session.site(environment).await?;
+    let record = read(&site, run).await?;
+    let report = Report::of(&record);
+    if session.output.is_json() {
+        let mut json = Json::new(io::stdout().lock());
+        record.events.iter().for_each(|event| json.event(event));
+        json.report(&report);
+        return Ok(ExitCode::DONE);
+    }
+    let mut timeline = Timeline::new(&record.plan);
+    let mut transcript = Vec::new();
+    let mut lines = Lines::new(&mut transcript, record.plan.made_at);
+    for event in &record.events {
+        timeline.apply(event);
+        lines.event(event, &timeline);
+    }
+    let mut text = String::from_utf8_lossy(&transcript).into_owned();
+    if report.outcome.is_some() {
+        text.push('\n');
+        text.push_str(&summary(&report, &timeline, &Aftermath::default(), session.output.paint_stdout));
+    } else {
+        text.push_str("\nthe run is at work, or its process died\n");
+    }
+    session.output.text(&text);
+    Ok(ExitCode::DONE)
+}
+
+async fn read(site: &Site, run: &RunId) -> Result<Record> {
+    let record = journal::read(site.store.as_ref(), &site.root, run).await;
+    record.map_err(|error| of_overview(&OverviewError::Journal(error)))
+}

@@ -1,0 +1,162 @@
+//! Shows a run while it goes on. Three readers of one stream of events; none of them can stop or fail the run.
+
+use std::{
+    io::{self, Write},
+    time::Duration,
+};
+
+use alcedo_pipeline::{event::Event, plan::Plan, report::Report};
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+
+use self::{
+    json::Json,
+    lines::Lines,
+    progress::{Progress, Size},
+    summary::Aftermath,
+    timeline::Timeline,
+};
+use crate::{
+    exit_code::ExitCode,
+    failure::Failure,
+    output::{Form, Output},
+    signals::Signal,
+};
+
+pub mod json;
+pub mod lines;
+pub mod progress;
+pub mod summary;
+pub mod timeline;
+
+#[cfg(test)]
+mod tests;
+
+/// Time between two pictures; also how late a heartbeat can be.
+const FRAME: Duration = Duration::from_millis(100);
+
+/// Whoever shows the run now.
+enum Renderer {
+    Progress(Progress<io::Stderr>),
+    Lines(Lines<io::Stdout>),
+    Json(Json<io::Stdout>),
+}
+
+/// Shows a run from its first event to its summary.
+pub struct Show {
+    renderer: Renderer,
+    timeline: Timeline,
+    kept: Vec<Event>,
+    output: Output,
+}
+
+impl Show {
+    pub fn new(output: Output, plan: &Plan) -> Self {
+        let renderer = match output.form {
+            Form::Progress => Renderer::Progress(Progress::new(io::stderr(), output.paint_stderr)),
+            Form::Lines => Renderer::Lines(Lines::new(io::stdout(), Timestamp::now())),
+            Form::Json => Renderer::Json(Json::new(io::stdout())),
+        };
+        Self { renderer, timeline: Timeline::new(plan), kept: Vec::new(), output }
+    }
+
+    /// Shows a run's events until it has ended and all of them are shown; answers what it answers. A first signal is
+    /// answered with words, a second SIGINT with the end of the process.
+    pub async fn follow<T>(
+        &mut self,
+        run: impl Future<Output = T>,
+        events: &mut mpsc::UnboundedReceiver<Event>,
+        signals: &mut mpsc::UnboundedReceiver<Signal>,
+    ) -> T {
+        let mut frames = tokio::time::interval(FRAME);
+        frames.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut signalled = false;
+        tokio::pin!(run);
+        let answer = loop {
+            tokio::select! {
+                answer = &mut run => break answer,
+                Some(event) = events.recv() => self.event(event),
+                _ = frames.tick() => self.tick(Timestamp::now()),
+                Some(signal) = signals.recv() => {
+                    if signalled && signal == Signal::Interrupt {
+                        self.leave();
+                    }
+                    if !signalled {
+                        self.notice(&format!("{signal}: undoing what this run made; Ctrl-C again leaves it as it is"));
+                    }
+                    signalled = true;
+                }
+            }
+        };
+        while let Ok(event) = events.try_recv() {
+            self.event(event);
+        }
+        self.tick(Timestamp::now());
+        answer
+    }
+
+    /// The durable events that were shown.
+    pub fn take_kept(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.kept)
+    }
+
+    /// The closing words, or the closing line.
+    pub fn close(&mut self, report: &Report, aftermath: &Aftermath) {
+        match &mut self.renderer {
+            Renderer::Json(json) => json.report(report),
+            Renderer::Progress(_) | Renderer::Lines(_) => {
+                if let Some(failure) = &report.failure {
+                    let mut error = Failure::of_record(ExitCode::FAILED, &failure.error);
+                    error.message = format!("{}: {}", failure.step, error.message);
+                    self.output.note("\n");
+                    error.show(&self.output);
+                }
+                let paint = self.output.paint_stdout;
+                self.output.text(&format!("\n{}", summary::summary(report, &self.timeline, aftermath, paint)));
+            }
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        self.timeline.apply(&event);
+        match &mut self.renderer {
+            Renderer::Progress(progress) => progress.event(&event, &self.timeline, terminal_size()),
+            Renderer::Lines(lines) => lines.event(&event, &self.timeline),
+            Renderer::Json(json) => json.event(&event),
+        }
+        if event.what.is_durable() {
+            self.kept.push(event);
+        }
+    }
+
+    fn tick(&mut self, now: Timestamp) {
+        match &mut self.renderer {
+            Renderer::Progress(progress) => progress.draw(&self.timeline, now, terminal_size()),
+            Renderer::Lines(lines) => lines.tick(now, &self.timeline),
+            Renderer::Json(_) => {}
+        }
+    }
+
+    fn notice(&mut self, text: &str) {
+        match &mut self.renderer {
+            Renderer::Progress(progress) => progress.notice(text),
+            Renderer::Lines(lines) => lines.notice(Timestamp::now(), &self.timeline, text),
+            Renderer::Json(_) => self.output.note(&format!("{text}\n")),
+        }
+    }
+
+    /// Ends the process in the middle of an unwind, saying what it leaves.
+    fn leave(&self) -> ! {
+        let mut text = String::from("\nleft in the middle; SSH ingress and the environment's lock end by themselves\n");
+        summary::standing(&mut text, &self.timeline);
+        let environment = &self.timeline.plan.environment;
+        text.push_str(&format!("  go on      alcedo deploy --env {environment} finishes the unwinding first\n"));
+        let _ = io::stderr().write_all(text.as_bytes());
+        std::process::exit(i32::from(ExitCode::INTERRUPTED.0));
+    }
+}
+
+fn terminal_size() -> Size {
+    let (rows, columns) = console::Term::stderr().size();
+    Size { columns: usize::from(columns), rows: usize::from(rows) }
+}

@@ -1,0 +1,107 @@
+//! What a person wants to know when a run has ended: what is in service, where, how long it took, how to go back.
+
+use std::fmt::Write as _;
+
+use alcedo_pipeline::{
+    event::Outcome,
+    plan::{Purpose, Stage},
+    report::Report,
+    version::Version,
+};
+use jiff::Timestamp;
+
+use super::timeline::{State, Step, Timeline};
+use crate::{
+    output::Paint,
+    words::{clean, count, moment, seconds},
+};
+
+/// What the run itself does not know: asked for when it has ended.
+#[derive(Debug, Clone, Default)]
+pub struct Aftermath {
+    /// Where the app answers.
+    pub url: Option<String>,
+}
+
+/// The closing words.
+pub fn summary(report: &Report, timeline: &Timeline, aftermath: &Aftermath, paint: Paint) -> String {
+    let mut text = String::new();
+    let Report { app, environment, version, .. } = report;
+    let took = seconds(report.seconds);
+    let of_environment = format!("--env {environment}");
+    match report.outcome {
+        Some(Outcome::Done) => {
+            let verb = match report.purpose {
+                Purpose::Deploy => "is in service",
+                Purpose::Rollback => "is in service again",
+            };
+            let _ =
+                writeln!(text, "{} {} in {environment}, after {took}", paint.green(&format!("{app} {version}")), verb);
+            if let Some(url) = &aftermath.url {
+                row(&mut text, "url", url);
+            }
+            stages(&mut text, report);
+            if let Some((held, until)) = held(timeline) {
+                row(&mut text, "held", &format!("{held} until {}", moment(until)));
+                row(&mut text, "go back", &format!("alcedo rollback {of_environment}"));
+            }
+        }
+        Some(Outcome::Unwound | Outcome::Interrupted) => {
+            let verb = if report.outcome == Some(Outcome::Unwound) { "failed" } else { "was interrupted" };
+            let headline = format!("{} of {app} {version} to {environment} {verb}", report.purpose.name());
+            let _ = writeln!(text, "{} after {took}; everything it made is undone", paint.yellow(&headline));
+            match report.replaces {
+                Some(replaced) => row(&mut text, "in service", &format!("{replaced}, as before")),
+                None => row(&mut text, "in service", "nothing, as before"),
+            }
+            stages(&mut text, report);
+            row(&mut text, "details", &format!("alcedo runs show {} {of_environment}", report.run));
+        }
+        Some(Outcome::Stuck) | None => {
+            let headline = format!("{} of {app} {version} to {environment} is stuck", report.purpose.name());
+            let _ = writeln!(text, "{} after {took}", paint.red(&headline));
+            standing(&mut text, timeline);
+            row(&mut text, "details", &format!("alcedo runs show {} {of_environment}", report.run));
+            row(&mut text, "go on", &format!("alcedo doctor {of_environment}, then the same command again"));
+        }
+    }
+    text
+}
+
+/// The version that stays ready behind this one, and until when: the answer of the hold's first step, unless a later step
+/// has ended the fleet.
+fn held(timeline: &Timeline) -> Option<(Version, Timestamp)> {
+    let replaced = timeline.plan.replaces?;
+    let until = |step: &Step| step.output.as_ref()?.get("until")?.as_str()?.parse().ok();
+    let marked = timeline.steps.iter().filter(|step| step.stage == Stage::Hold && step.state == State::Done);
+    let until = marked.filter_map(until).next()?;
+    let retires = format!("retire/{replaced}/");
+    let retired = timeline.steps.iter().any(|step| step.id.as_str().starts_with(&retires));
+    (!retired).then_some((replaced, until))
+}
+
+/// What stands of a run that is left as it is.
+pub fn standing(text: &mut String, timeline: &Timeline) {
+    let standing: Vec<String> =
+        timeline.standing().map(|(step, resource)| format!("{resource} (made by {})", step.id)).collect();
+    if standing.is_empty() {
+        row(text, "left", "nothing that the run is known to have made");
+        return;
+    }
+    row(text, "left", &count(standing.len(), "resource"));
+    for one in standing {
+        let _ = writeln!(text, "    {}", clean(&one));
+    }
+}
+
+fn stages(text: &mut String, report: &Report) {
+    let stages: Vec<String> =
+        report.stages.iter().map(|stage| format!("{} {}", stage.stage, seconds(stage.seconds))).collect();
+    if !stages.is_empty() {
+        row(text, "stages", &stages.join(", "));
+    }
+}
+
+fn row(text: &mut String, name: &str, value: &str) {
+    let _ = writeln!(text, "  {name:<11}{}", clean(value));
+}

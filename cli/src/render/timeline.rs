@@ -1,0 +1,186 @@
+//! What a run's events add up to, for whoever shows it: where each step stands, what it waits for, what it has printed.
+
+use std::collections::VecDeque;
+
+use alcedo_pipeline::{
+    error::ErrorRecord,
+    event::{Event, Outcome, Unit, What},
+    ids::StepId,
+    plan::{Plan, Stage},
+    resource::Resource,
+};
+use jiff::Timestamp;
+
+use crate::words::clean;
+
+/// How many lines of one step's output are kept for the case that it fails. Enough for a compiler's complaints; a build
+/// that prints without end must not take the memory of the machine.
+const KEPT_LINES: usize = 2_000;
+
+/// A run as far as it has come.
+pub struct Timeline {
+    pub plan: Plan,
+    pub steps: Vec<Step>,
+    pub began: Timestamp,
+    /// When the last event came.
+    pub now: Timestamp,
+    /// The step that runs or is being undone.
+    pub current: Option<usize>,
+    pub outcome: Option<Outcome>,
+}
+
+/// One step.
+pub struct Step {
+    pub id: StepId,
+    pub stage: Stage,
+    pub does: String,
+    pub state: State,
+    /// When it began, or when its undo did.
+    pub since: Option<Timestamp>,
+    pub seconds: f64,
+    pub resources: Vec<Resource>,
+    pub transfer: Option<Transfer>,
+    pub waits_for: Option<String>,
+    /// What it has printed, safe for a terminal.
+    pub lines: VecDeque<String>,
+    /// Lines that came before those kept.
+    pub dropped: usize,
+    pub error: Option<ErrorRecord>,
+    pub output: Option<serde_json::Value>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    Pending,
+    Running,
+    Done,
+    Failed,
+    Undoing,
+    Undone,
+    UndoFailed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transfer {
+    pub done: u64,
+    pub total: u64,
+    pub unit: Unit,
+}
+
+impl Timeline {
+    pub fn new(plan: &Plan) -> Self {
+        let steps = plan
+            .steps
+            .iter()
+            .map(|planned| Step {
+                id: planned.id.clone(),
+                stage: planned.stage,
+                does: clean(&planned.does),
+                state: State::Pending,
+                since: None,
+                seconds: 0.0,
+                resources: Vec::new(),
+                transfer: None,
+                waits_for: None,
+                lines: VecDeque::new(),
+                dropped: 0,
+                error: None,
+                output: None,
+            })
+            .collect();
+        Self { plan: plan.clone(), steps, began: plan.made_at, now: plan.made_at, current: None, outcome: None }
+    }
+
+    /// Takes an event into account.
+    pub fn apply(&mut self, event: &Event) {
+        self.now = event.at;
+        match &event.what {
+            What::RunStarted { .. } => self.began = event.at,
+            What::RunResumed { .. } => self.outcome = None,
+            What::RunFinished { outcome, .. } => {
+                self.outcome = Some(*outcome);
+                self.current = None;
+            }
+            What::StepStarted { step, .. } => self.begin(step, State::Running, event.at),
+            What::UndoStarted { step, .. } => self.begin(step, State::Undoing, event.at),
+            What::StepOwned { step, resource } => self.change(step, |step| {
+                if !step.resources.contains(resource) {
+                    step.resources.push(resource.clone());
+                }
+            }),
+            What::StepSucceeded { step, output, seconds } => self.change(step, |step| {
+                step.state = State::Done;
+                step.seconds = *seconds;
+                step.output = Some(output.clone());
+                step.waits_for = None;
+            }),
+            What::StepFailed { step, error, seconds } => self.change(step, |step| {
+                step.state = State::Failed;
+                step.seconds = *seconds;
+                step.error = Some(error.clone());
+            }),
+            What::UndoSucceeded { step } => self.change(step, |step| {
+                step.state = State::Undone;
+                step.resources.clear();
+                step.waits_for = None;
+            }),
+            What::UndoFailed { step, error, resources } => self.change(step, |step| {
+                step.state = State::UndoFailed;
+                step.error = Some(error.clone());
+                step.resources.clone_from(resources);
+            }),
+            What::Output { step, line } => self.change(step, |step| {
+                if step.lines.len() == KEPT_LINES {
+                    step.lines.pop_front();
+                    step.dropped += 1;
+                }
+                step.lines.push_back(clean(line));
+            }),
+            What::Progress { step, done, total, unit } => self.change(step, |step| {
+                step.transfer = Some(Transfer { done: *done, total: *total, unit: *unit });
+            }),
+            What::Waiting { step, status } => self.change(step, |step| step.waits_for = Some(clean(status))),
+            What::Checked { .. } | What::Warning { .. } => {}
+        }
+    }
+
+    fn begin(&mut self, step: &StepId, state: State, at: Timestamp) {
+        self.current = self.steps.iter().position(|there| &there.id == step);
+        self.change(step, |step| {
+            step.state = state;
+            step.since = Some(at);
+            step.transfer = None;
+            step.waits_for = None;
+        });
+    }
+
+    fn change(&mut self, step: &StepId, change: impl FnOnce(&mut Step)) {
+        // A journal of another version may know a step that this plan does not; it is shown without it.
+        if let Some(step) = self.steps.iter_mut().find(|there| &there.id == step) {
+            change(step);
+        }
+    }
+
+    pub fn step(&self, id: &StepId) -> Option<&Step> {
+        self.steps.iter().find(|step| &step.id == id)
+    }
+
+    pub fn current(&self) -> Option<&Step> {
+        self.current.map(|at| &self.steps[at])
+    }
+
+    /// Seconds from the first event to `at`.
+    pub fn elapsed(&self, at: Timestamp) -> f64 {
+        at.duration_since(self.began).as_secs_f64().max(0.0)
+    }
+
+    /// What the run has made and not undone, with the step that made it.
+    pub fn standing(&self) -> impl Iterator<Item = (&Step, &Resource)> {
+        self.steps.iter().flat_map(|step| step.resources.iter().map(move |resource| (step, resource)))
+    }
+
+    /// The seconds that a stage's finished steps took together.
+    pub fn stage_seconds(&self, stage: Stage) -> f64 {
+        self.steps.iter().filter(|step| step.stage == stage).map(|step| step.seconds).sum()
+    }
+}

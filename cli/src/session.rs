@@ -1,0 +1,135 @@
+//! What every command is handed: the global options, the output, and a runtime for those that need one.
+
+use std::path::PathBuf;
+
+use alcedo_pipeline::validate::PipelineFile;
+use alcedo_stages::{rehearsal, site::Site};
+use clap::{ArgAction, Args, ValueHint};
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    failure::{Failure, Result},
+    local_region::{
+        folder::Folder,
+        settings::Wishes,
+        start::{Started, start},
+    },
+    output::{Choice, Output},
+    problems::of_rehearsal,
+    project,
+};
+
+/// What `aws.endpoint` says for the local region.
+const LOCAL: &str = "local";
+
+/// Options that every command takes.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Use this pipeline file [default: alcedo.yaml here or in the nearest folder above]
+    #[arg(short = 'f', long = "file", global = true, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    pub file: Option<PathBuf>,
+    /// Choose how things are shown
+    #[arg(long, global = true, value_enum, default_value_t = Choice::Auto, value_name = "FORM")]
+    pub output: Choice,
+    /// Log to stderr what happens inside; -vv and -vvv log more
+    #[arg(short = 'v', long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+    /// Write no colours; so does the variable NO_COLOR
+    #[arg(long, global = true)]
+    pub no_color: bool,
+}
+
+/// `--env`, where a command is about one environment.
+#[derive(Debug, Args)]
+pub struct Environment {
+    /// Choose an environment of the file [default: its default_environment, or the only one]
+    #[arg(long = "env", short = 'e', value_name = "NAME")]
+    pub name: Option<String>,
+}
+
+/// One execution of `alcedo`.
+pub struct Session {
+    pub output: Output,
+    file: Option<PathBuf>,
+}
+
+impl Session {
+    pub fn new(global: Global) -> Self {
+        if global.verbose > 0 {
+            log_to_stderr(global.verbose);
+        }
+        Self { output: Output::new(global.output, global.no_color, global.verbose > 0), file: global.file }
+    }
+
+    /// Runs a command's asynchronous part.
+    ///
+    /// # Errors
+    /// The command's own, or that this machine gives no more threads.
+    pub fn block_on<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Failure::failed("the machine gives no threads or no events").because(&error))?;
+        let result = runtime.block_on(work);
+        // A name lookup that hangs in a thread of its own must not keep the process.
+        runtime.shutdown_background();
+        result
+    }
+
+    /// Where the pipeline file is meant to be.
+    pub fn file(&self) -> Option<&std::path::Path> {
+        self.file.as_deref()
+    }
+
+    /// Reads the pipeline file.
+    ///
+    /// # Errors
+    /// There is none, or something is wrong with it.
+    pub fn pipeline_file(&self) -> Result<PipelineFile> {
+        project::read(self.file(), &self.output)
+    }
+
+    /// Connects one environment of the file; where its endpoint is the local region, starts that if it does not run.
+    ///
+    /// # Errors
+    /// The file, the environment or the local region; nothing of AWS is asked yet.
+    pub async fn site(&self, environment: &Environment) -> Result<Site> {
+        let file = self.pipeline_file()?;
+        let (name, pipeline) = project::environment(&file, environment.name.as_deref())?;
+        if pipeline.aws.endpoint.as_deref() != Some(LOCAL) {
+            return Ok(Site::connect(pipeline, name, file.folder.clone(), None).await);
+        }
+        let local = self.local_region().await?.record.local_endpoint();
+        let site = Site::connect(pipeline, name, file.folder.clone(), Some(&local)).await;
+        let made = rehearsal::prepare(&site).await.map_err(|error| of_rehearsal(&error))?;
+        if !made.is_empty() {
+            self.output.note(&format!("made in the local region what the file names: {}\n", made.join(", ")));
+        }
+        Ok(site)
+    }
+
+    /// The local region, started if it does not run.
+    async fn local_region(&self) -> Result<Started> {
+        let started = start(&Folder::find()?, &Wishes::default()).await?;
+        if !started.already {
+            let endpoint = &started.record.endpoint;
+            self.output.note(&format!("started the local region at {endpoint}; alcedo region stop ends it\n"));
+        }
+        Ok(started)
+    }
+}
+
+/// `-v`: what Alcedo does; `-vv`: its details; `-vvv`: everything, with every call to the cloud. `ALCEDO_LOG` says it in
+/// `tracing`'s own words.
+fn log_to_stderr(verbose: u8) {
+    let default = match verbose {
+        1 => "warn,alcedo=info,alcedo_pipeline=info,alcedo_stages=info,alcedo_images=info,alcedo_smoke_tests=info",
+        2 => "info,alcedo=debug,alcedo_pipeline=debug,alcedo_stages=debug,alcedo_images=debug,alcedo_smoke_tests=debug",
+        _ => "debug,hyper=info,hyper_util=info,rustls=info",
+    };
+    let filter = EnvFilter::try_from_env("ALCEDO_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+    // There is one subscriber in a process, and this is the only place that makes one.
+    let _ = subscriber.try_init();
+}
