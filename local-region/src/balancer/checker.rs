@@ -125,3 +125,102 @@ impl Checker {
 fn later(time: Timestamp, by: Duration) -> Timestamp {
     time.saturating_add(SignedDuration::try_from(by).unwrap_or(SignedDuration::MAX)).unwrap_or(Timestamp::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::state::elbv2::{HealthCheck, Matcher, TargetGroup, TargetType, health::Unused};
+
+    fn at(millis: i64) -> Timestamp {
+        Timestamp::UNIX_EPOCH + SignedDuration::from_millis(millis)
+    }
+
+    fn group_arn() -> String {
+        "arn:aws:elasticloadbalancing:us-east-1:000000000000:targetgroup/blue/1".into()
+    }
+
+    fn key() -> TargetKey {
+        TargetKey { group_arn: group_arn(), id: "127.0.0.1".into(), port: 80 }
+    }
+
+    /// One address in one group that is checked every 5 seconds.
+    fn world(health: TargetHealth) -> World {
+        let mut world = World::default();
+        let group = TargetGroup {
+            arn: group_arn(),
+            name: "blue".into(),
+            port: 80,
+            vpc_id: "vpc-1".into(),
+            target_type: TargetType::Ip,
+            protocol_version: "HTTP1".into(),
+            health_check: HealthCheck {
+                interval_seconds: 5,
+                timeout_seconds: 2,
+                matcher: Matcher::default(),
+                ..HealthCheck::default()
+            },
+            attributes: BTreeMap::new(),
+            tags: BTreeMap::new(),
+            targets: Vec::new(),
+        };
+        world.elbv2.create_target_group(group).unwrap();
+        let World { elbv2, ec2, .. } = &mut world;
+        elbv2.register(&group_arn(), &[("127.0.0.1".into(), None, None)], &*ec2, at(0)).unwrap();
+        elbv2.target_group_mut(&group_arn()).unwrap().targets[0].become_now(health, at(0));
+        world
+    }
+
+    /// Carries out the check that is due at `millis`, if there is one.
+    fn check(checker: &mut Checker, world: &World, millis: i64, outcome: Result<(), Failure>) -> Option<&'static str> {
+        let due = checker.due(world, at(millis));
+        let changed = checker.done(world, due.first()?, outcome, at(millis));
+        Some(changed.map_or("unchanged", |health| health.state()))
+    }
+
+    #[test]
+    fn extra_checks_find_a_booting_server_and_their_failures_do_not_count() {
+        let world = world(TargetHealth::Initial(Initial::HealthChecking));
+        let mut checker = Checker::new(Some(Duration::from_millis(500)));
+        let broken = Err(Failure::Broken);
+        for millis in (0..5000).step_by(500) {
+            assert_eq!(check(&mut checker, &world, millis, broken), Some("unchanged"), "at {millis} ms");
+        }
+        assert_eq!(checker.next(), Some(at(5000)));
+        assert_eq!(check(&mut checker, &world, 5000, broken), Some("unhealthy"), "the second that counts");
+    }
+
+    #[test]
+    fn a_pass_in_an_extra_check_is_enough() {
+        let world = world(TargetHealth::Initial(Initial::HealthChecking));
+        let mut checker = Checker::new(Some(Duration::from_millis(500)));
+        check(&mut checker, &world, 0, Err(Failure::Broken));
+        assert_eq!(check(&mut checker, &world, 500, Ok(())), Some("healthy"));
+        assert_eq!(checker.next(), Some(at(5000)), "from then on at its interval");
+    }
+
+    #[test]
+    fn without_extra_checks_the_interval_holds_from_the_start() {
+        let world = world(TargetHealth::Initial(Initial::HealthChecking));
+        let mut checker = Checker::new(None);
+        check(&mut checker, &world, 0, Err(Failure::Broken));
+        assert_eq!(check(&mut checker, &world, 4999, Ok(())), None, "nothing is due");
+        assert_eq!(check(&mut checker, &world, 5000, Ok(())), Some("healthy"));
+    }
+
+    #[test]
+    fn one_check_at_a_time_and_none_for_a_target_in_no_use() {
+        let mut checked = world(TargetHealth::Healthy);
+        let mut checker = Checker::new(None);
+        let due = checker.due(&checked, at(0));
+        assert_eq!(due.len(), 1);
+        assert!(checker.due(&checked, at(60_000)).is_empty(), "the first is still under way");
+        let group = checked.elbv2.target_group_mut(&group_arn()).unwrap();
+        group.targets[0].become_now(TargetHealth::Unused(Unused::NotInUse), at(60_000));
+        assert!(checker.due(&checked, at(120_000)).is_empty());
+        assert_eq!(checker.done(&checked, &due[0], Ok(()), at(120_000)), None, "too late to matter");
+        assert_eq!(checker.next(), None);
+        assert_eq!(due[0].key, key());
+    }
+}

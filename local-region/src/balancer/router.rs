@@ -18,7 +18,7 @@ use super::{
     nodes::Node,
     routes::ForwardedFor,
     stickiness::{self, GROUP_COOKIE, TARGET_COOKIE},
-    upstreams::InFlight,
+    upstreams::{Fitness, InFlight},
     view::{GroupView, ListenerView},
 };
 use crate::{
@@ -145,11 +145,13 @@ impl ProxyHttp for Router {
 
     /// Called again where a request that no target has seen is to be repeated: a reused connection turned out closed.
     async fn upstream_peer(&self, session: &mut Session, passage: &mut Passage) -> pingora_core::Result<Box<HttpPeer>> {
-        let left = passage.request.as_ref().is_some_and(|request| request.upstream.is_leaving(self.node.index));
+        let left = passage.request.as_ref().is_some_and(|request| {
+            request.upstream.is_leaving(self.node.index) || request.upstream.fitness() == Fitness::Dead
+        });
         if left && let Some(listener) = passage.listener.clone() {
             let cookie = cookie(session.req_header(), TARGET_COOKIE);
             let other = passage.group(&listener).and_then(|group| self.begin(group, cookie));
-            // Where there is no other target, the leaving one still may answer.
+            // Where there is no other target, this one still may answer.
             if other.is_some() {
                 passage.request = other;
             }

@@ -90,6 +90,7 @@ fn zones(world: &World, subnets: &[String]) -> Result<(String, Vec<Zone>), Refus
         }
         zones.push(Zone { name: subnet.availability_zone.clone(), subnet_id: subnet_id.clone() });
     }
+    zones.sort_by(|one, other| one.name.cmp(&other.name));
     match vpc_id {
         Some(vpc_id) if zones.len() >= FEWEST_ZONES => Ok((vpc_id, zones)),
         _ => Err(Refusal::validation("At least two subnets in two different Availability Zones must be specified")),
@@ -220,7 +221,7 @@ fn load_balancer(balancer: &LoadBalancer, region: &Region) -> Vec<Xml> {
         Xml::text("LoadBalancerName", &balancer.name),
         Xml::text("DNSName", "localhost"),
         Xml::text("CanonicalHostedZoneId", HOSTED_ZONE),
-        Xml::text("CreatedTime", balancer.created),
+        Xml::text("CreatedTime", balancer.created.strftime("%Y-%m-%dT%H:%M:%S%.3fZ")),
         Xml::text("Scheme", balancer.scheme.name()),
         Xml::text("VpcId", &balancer.vpc_id),
         Xml::node("State", [Xml::text("Code", state(balancer, region, region.clock.now()))]),
