@@ -184,7 +184,9 @@ impl Follower {
                     }
                 }
             }
-            Some("undo-started") => tell(&format!("  {:8} undo: {}", "", text("undo"))),
+            Some("undo-started") if text("undo") != "nothing to undo" => {
+                tell(&format!("  {:8} undo: {}", "", text("undo")))
+            }
             Some("warning") => {
                 tell(&format!("  warning: {}", text("message")));
                 value["hint"].as_str().iter().for_each(|hint| tell(&format!("    {hint}")));

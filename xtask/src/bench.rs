@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::{
     alcedo::{self, Alcedo, Report},
     app_copy::AppCopy,
+    demo,
     engine::Engine,
     process, project, setup,
     terminal::{heading, say},
@@ -90,7 +91,7 @@ pub fn run() -> Result<()> {
     // A cache of its own makes the first build a cold one.
     let cache = format!("/var/cache/bench-{}", std::process::id());
     app.replace("alcedo.yaml", "/var/cache/go", &cache)?;
-    app.replace("alcedo.yaml", "8600", &LISTENER_PORT.to_string())?;
+    app.replace("alcedo.yaml", &demo::LISTENER_PORT.to_string(), &LISTENER_PORT.to_string())?;
     let alcedo = Alcedo::new(&app.folder, &engine).with_region_folder(&project::target().join("bench/region"));
 
     heading("A local region of its own");

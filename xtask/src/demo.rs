@@ -15,9 +15,10 @@ use crate::{
 };
 
 /// Where the example's load balancer listens: `flip.listener.port` of `examples/hello/alcedo.yaml`.
-pub const URL: &str = "http://127.0.0.1:8600";
+pub const LISTENER_PORT: u16 = 8600;
 
-pub fn run() -> Result<()> {
+pub fn run(port: u16) -> Result<()> {
+    let url = format!("http://127.0.0.1:{port}");
     let began = Instant::now();
     let engine = setup::ensure(false)?;
 
@@ -27,6 +28,9 @@ pub fn run() -> Result<()> {
     heading("A copy of the example app, as a git repository");
     let app = AppCopy::make("demo")?;
     say(&project::shown(&app.folder));
+    if port != LISTENER_PORT {
+        app.replace("alcedo.yaml", &LISTENER_PORT.to_string(), &port.to_string())?;
+    }
     let alcedo = Alcedo::new(&app.folder, &engine);
 
     heading("The base image, for the build and the servers alike");
@@ -37,35 +41,36 @@ pub fn run() -> Result<()> {
 
     heading("Deploy v1");
     let v1 = alcedo.run(&["deploy"])?;
-    ensure_answers(&v1)?;
+    ensure_answers(&url, &v1)?;
 
     heading("Requests begin to flow; change the greeting, commit, deploy v2");
-    let traffic = Traffic::start(URL);
+    let traffic = Traffic::start(&url);
     app.greet("Hello again from Alcedo.")?;
     let v2 = alcedo.run(&["deploy"])?;
-    ensure_answers(&v2)?;
+    ensure_answers(&url, &v2)?;
 
     heading("Roll back by pinning v1's version");
     let back = alcedo.run(&["rollback", "--to", &v1.version])?;
-    ensure_answers(&v1)?;
+    ensure_answers(&url, &v1)?;
     let tally = traffic.stop();
 
-    println!("\n{}", summary(&Runs { v1: &v1, v2: &v2, back: &back }, &tally, &app, &engine, began));
+    println!("\n{}", summary(&Runs { url: &url, v1: &v1, v2: &v2, back: &back }, &tally, &app, &engine, began));
     check(&v1, &v2, &tally)
 }
 
 struct Runs<'a> {
+    url: &'a str,
     v1: &'a Report,
     v2: &'a Report,
     back: &'a Report,
 }
 
 /// The version in service must be the one that was just put there, as a client sees it.
-fn ensure_answers(report: &Report) -> Result<()> {
-    match traffic::version_at(URL) {
+fn ensure_answers(url: &str, report: &Report) -> Result<()> {
+    match traffic::version_at(url) {
         Ok(version) if is(&version, &report.version) => Ok(()),
-        Ok(other) => bail!("{URL} answers version {other}, not {}", report.version),
-        Err(reason) => bail!("{URL} does not answer: {reason}"),
+        Ok(other) => bail!("{url} answers version {other}, not {}", report.version),
+        Err(reason) => bail!("{url} does not answer: {reason}"),
     }
 }
 
@@ -85,7 +90,7 @@ fn check(v1: &Report, v2: &Report, tally: &Tally) -> Result<()> {
 }
 
 fn summary(runs: &Runs<'_>, tally: &Tally, app: &AppCopy, engine: &Engine, began: Instant) -> String {
-    let Runs { v1, v2, back } = runs;
+    let Runs { url, v1, v2, back } = runs;
     let answers: BTreeMap<&str, u64> =
         tally.versions.iter().map(|(version, seen)| (version.as_str(), seen.answers)).collect();
     let answers: Vec<String> = answers.iter().map(|(version, count)| format!("{version} answered {count}")).collect();
@@ -101,7 +106,7 @@ fn summary(runs: &Runs<'_>, tally: &Tally, app: &AppCopy, engine: &Engine, began
     };
     let (first, second) = (&v1.version, &v2.version);
     format!(
-        "{URL} answers, with version {first}. This took {}.
+        "{url} answers, with version {first}. This took {}.
 
 {}
 Requests during the second deploy and the rollback: {} sent, {} failed; {}.
@@ -113,7 +118,7 @@ Five to try next, after
   cd {}
   export PATH={}:$PATH
 
-  curl {URL}/version
+  curl {url}/version
   alcedo status
   alcedo releases
   alcedo rollback --to {second}

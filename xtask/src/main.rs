@@ -38,7 +38,11 @@ enum Chore {
         tests: bool,
     },
     /// Deploy the example app to real servers on this machine, change it, deploy again, and roll back
-    Demo,
+    Demo {
+        /// Where the example's load balancer listens on this machine
+        #[arg(long, default_value_t = demo::LISTENER_PORT)]
+        port: u16,
+    },
     /// Run every check and test of the project
     Test {
         /// Only tests whose name contains this
@@ -54,7 +58,7 @@ enum Chore {
 fn main() -> ExitCode {
     let done = match Arguments::parse().chore {
         Chore::Setup { tests } => setup::run_chore(tests),
-        Chore::Demo => demo::run(),
+        Chore::Demo { port } => demo::run(port),
         Chore::Test { filter } => test::run(filter.as_deref()),
         Chore::Bench => bench::run(),
         Chore::Measure(what) => return process::measure(&what),
