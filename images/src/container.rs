@@ -71,6 +71,9 @@ pub(crate) struct Container {
     id: String,
 }
 
+/// Runs the arguments that follow, with both outputs in one stream.
+const MERGED: [&str; 4] = ["sh", "-c", "exec \"$@\" 2>&1", "sh"];
+
 /// How a command in the container ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Ended {
@@ -115,7 +118,8 @@ impl Container {
         }
     }
 
-    /// Runs a program to its end. Output goes to `sink` as it comes.
+    /// Runs a program to its end. Output goes to `sink` as it comes, both of its streams as one: an engine hands them on
+    /// side by side, and an error would be told far from the lines that led to it.
     pub(crate) async fn run(
         &self,
         command: &[&str],
@@ -128,7 +132,7 @@ impl Container {
         let config = ExecConfig {
             attach_stdout: Some(true),
             attach_stderr: Some(true),
-            cmd: Some(command.iter().map(|&word| word.to_owned()).collect()),
+            cmd: Some(MERGED.iter().chain(command).map(|&word| word.to_owned()).collect()),
             env: Some(environment.iter().map(|(name, value)| format!("{name}={value}")).collect()),
             user: Some("0:0".into()),
             working_dir: Some(working_directory.to_owned()),

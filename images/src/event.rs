@@ -16,7 +16,8 @@ pub enum ImageEvent {
     Skipped { lines: u64 },
 }
 
-/// Where a line came from.
+/// Where a line came from. Commands in containers and on servers have both outputs in one, `Stdout`, so that their lines
+/// keep their order; programs of this machine have two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Stream {

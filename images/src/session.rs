@@ -281,11 +281,11 @@ impl Session {
     }
 
     /// Runs a program given to `sh` by its standard input, so that nothing of it is in any list of processes. Output
-    /// goes to `sink` as it comes.
+    /// goes to `sink` as it comes, both of its streams as one, so that lines keep their order.
     ///
     /// Dropping the future leaves the program running on the server: the protocol has no message to end it.
     pub async fn run_program(&self, program: &str, as_root: bool, sink: &Sink) -> Result<RemoteEnd, SessionError> {
-        let reader = ShellCommand { line: "exec sh -s".into(), as_root };
+        let reader = ShellCommand { line: "exec sh -s 2>&1".into(), as_root };
         let mut lines = Lines::to(sink);
         let exit_code = self.stream(&reader, program.as_bytes(), |stream, bytes| lines.feed(stream, bytes)).await?;
         Ok(RemoteEnd { exit_code, last_lines: lines.finish().await })
