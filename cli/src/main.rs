@@ -4,6 +4,7 @@ mod commands;
 mod exit_code;
 mod failure;
 mod local_region;
+mod logging;
 mod output;
 mod problems;
 mod project;

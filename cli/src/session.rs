@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use alcedo_pipeline::validate::PipelineFile;
 use alcedo_stages::{rehearsal, site::Site};
 use clap::{ArgAction, Args, ValueHint};
-use tracing_subscriber::EnvFilter;
 
 use crate::{
     failure::{Failure, Result},
@@ -14,6 +13,7 @@ use crate::{
         settings::Wishes,
         start::{Started, start},
     },
+    logging,
     output::{Choice, Output},
     problems::of_rehearsal,
     project,
@@ -57,7 +57,7 @@ pub struct Session {
 impl Session {
     pub fn new(global: Global) -> Self {
         if global.verbose > 0 {
-            log_to_stderr(global.verbose);
+            logging::of_command(global.verbose);
         }
         Self { output: Output::new(global.output, global.no_color, global.verbose > 0), file: global.file }
     }
@@ -118,18 +118,4 @@ impl Session {
         }
         Ok(started)
     }
-}
-
-/// `-v`: what Alcedo does; `-vv`: its details; `-vvv`: everything, with every call to the cloud. `ALCEDO_LOG` says it in
-/// `tracing`'s own words.
-fn log_to_stderr(verbose: u8) {
-    let default = match verbose {
-        1 => "warn,alcedo=info,alcedo_pipeline=info,alcedo_stages=info,alcedo_images=info,alcedo_smoke_tests=info",
-        2 => "info,alcedo=debug,alcedo_pipeline=debug,alcedo_stages=debug,alcedo_images=debug,alcedo_smoke_tests=debug",
-        _ => "debug,hyper=info,hyper_util=info,rustls=info",
-    };
-    let filter = EnvFilter::try_from_env("ALCEDO_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
-    // There is one subscriber in a process, and this is the only place that makes one.
-    let _ = subscriber.try_init();
 }

@@ -23,12 +23,11 @@ use crate::{
 
 const ABOUT: &str = "Take a commit to calm traffic on a new, immutable fleet";
 
-const LONG_ABOUT: &str = "\
-Take a commit to calm traffic on a new, immutable fleet.
-
-Alcedo builds the app in a container that matches production, publishes a versioned artifact to S3, bakes a server
-image, launches a green fleet beside the blue one, smoke-tests it, flips the load balancer and retires blue. One file,
-alcedo.yaml, says how. Rolling back is pinning a version.";
+// Wrapped to the terminal by clap, so the paragraph is one line.
+const LONG_ABOUT: &str = "Take a commit to calm traffic on a new, immutable fleet.\n\n\
+    Alcedo builds the app in a container that matches production, publishes a versioned artifact to S3, bakes a server \
+    image, launches a green fleet beside the blue one, smoke-tests it, flips the load balancer and retires blue. One \
+    file, alcedo.yaml, says how. Rolling back is pinning a version.";
 
 const EXAMPLES: &str = "\
 Examples:

@@ -24,6 +24,7 @@ use super::{
 use crate::{
     exit_code::ExitCode,
     failure::{Failure, Result},
+    logging,
     signals::Signals,
 };
 
@@ -35,6 +36,7 @@ pub async fn serve(folder: &Folder) -> Result {
     // A session of its own: closing the terminal that the region was started from is no reason for it to end. Refused to
     // a process that leads its group, as one in a terminal's foreground does; then the terminal is where it belongs.
     let _ = nix::unistd::setsid();
+    logging::of_region();
     let signals = Signals::listen()?;
     let Some(_place) = folder.lock_server()? else {
         return Err(Failure::failed(format!("another server has {}", folder.path().display())));

@@ -25,7 +25,8 @@ const WAIT_PAUSE: SignedDuration = SignedDuration::from_secs(10);
 pub struct Lines<W> {
     out: W,
     last_line: Timestamp,
-    last_transfer: Option<Timestamp>,
+    /// How far a transfer was when it last got a line, and when.
+    last_transfer: Option<((u64, u64), Timestamp)>,
     /// What a wait said last, and when: it is not said twice, and not more often than people read.
     last_wait: Option<(String, Timestamp)>,
 }
@@ -50,11 +51,13 @@ impl<W: Write> Lines<W> {
                 self.last_wait = Some((status.clone(), event.at));
             }
             What::Progress { done, total, .. } => {
-                let due = self.last_transfer.is_none_or(|last| event.at.duration_since(last) >= TRANSFER_PAUSE);
-                if done < total && !due {
+                let said = self.last_transfer.as_ref();
+                let again = said.is_some_and(|(amount, _)| *amount == (*done, *total));
+                let soon = said.is_some_and(|(_, at)| event.at.duration_since(*at) < TRANSFER_PAUSE);
+                if again || done < total && soon {
                     return;
                 }
-                self.last_transfer = Some(event.at);
+                self.last_transfer = Some(((*done, *total), event.at));
             }
             _ => {}
         }
