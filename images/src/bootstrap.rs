@@ -9,8 +9,8 @@ use std::{
 };
 
 use bollard::{
-    Docker, body_try_stream,
-    query_parameters::{CreateImageOptionsBuilder, ListImagesOptionsBuilder, TagImageOptionsBuilder},
+    Docker,
+    query_parameters::{ImportImageOptionsBuilder, ListImagesOptionsBuilder, TagImageOptionsBuilder},
 };
 use futures::TryStreamExt;
 use sha2::{Digest, Sha256};
@@ -18,11 +18,11 @@ use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::Command,
 };
-use tokio_util::io::ReaderStream;
 
 use crate::{
     event::{ImageEvent, LINE_LIMIT, Sink, Stream},
     recipe::{DIGEST_LABEL, Manifest, PACKAGES_LABEL, RECIPE_LABEL, Recipe},
+    root_archive::{self, Description},
 };
 
 /// The file in the root that lists its packages: name, version and architecture, one a line.
@@ -103,9 +103,8 @@ pub async fn find(docker: &Docker, recipe: &Recipe) -> Result<Option<BaseImage>,
     let filters = [("label".to_owned(), vec![format!("{DIGEST_LABEL}={digest}")])].into();
     let call = docker.list_images(Some(ListImagesOptionsBuilder::new().filters(&filters).build()));
     let images = answer("list its images", ANSWER_DEADLINE, call).await?;
-    // By name as well: images made from the root inherit its labels. Podman puts its own registry before the name.
-    let is_named = |tag: &String| tag.strip_prefix("localhost/").unwrap_or(tag) == reference;
-    let root = images.into_iter().find(|image| image.repo_tags.iter().any(is_named));
+    // By name as well: images made from the root inherit its labels.
+    let root = images.into_iter().find(|image| image.repo_tags.iter().any(|tag| is_called(tag, &reference)));
     Ok(root.map(|image| BaseImage {
         recipe: recipe.name().to_owned(),
         digest,
@@ -114,6 +113,12 @@ pub async fn find(docker: &Docker, recipe: &Recipe) -> Result<Option<BaseImage>,
         reused: true,
         took: Duration::ZERO,
     }))
+}
+
+/// Whether an image's tag is `reference`. Podman puts a registry before names that have none.
+fn is_called(tag: &str, reference: &str) -> bool {
+    let plain = ["localhost/", "docker.io/"].iter().find_map(|registry| tag.strip_prefix(registry));
+    plain.unwrap_or(tag) == reference
 }
 
 /// Makes a recipe's root and gives it to the engine, unless the engine has it. It is found as `alcedo/<recipe>:<12 hex>`
@@ -258,18 +263,20 @@ async fn run_tool(recipe: &Recipe, folder: &Path, root: &Path, progress: &Sink) 
 }
 
 async fn import(docker: &Docker, recipe: &Recipe, root: &Path, packages: &[u8]) -> Result<(), BootstrapError> {
-    let reference = recipe.reference();
-    let (repository, tag) = reference.rsplit_once(':').unwrap_or((&reference, "latest"));
-    let changes = vec![
-        format!("LABEL {RECIPE_LABEL}={}", recipe.name()),
-        format!("LABEL {DIGEST_LABEL}={}", recipe.digest()),
-        format!("LABEL {PACKAGES_LABEL}=sha256:{}", hex::encode(Sha256::digest(packages))),
-        r#"CMD ["/sbin/init"]"#.to_owned(),
+    let labels = [
+        (RECIPE_LABEL, recipe.name().to_owned()),
+        (DIGEST_LABEL, recipe.digest()),
+        (PACKAGES_LABEL, format!("sha256:{}", hex::encode(Sha256::digest(packages)))),
     ];
-    let options = CreateImageOptionsBuilder::new().from_src("-").repo(repository).tag(tag).changes(changes).build();
-    let file = tokio::fs::File::open(root).await.map_err(|source| BootstrapError::Work { source })?;
-    let body = body_try_stream(ReaderStream::with_capacity(file, 256 << 10));
-    let told = docker.create_image(Some(options), Some(body), None).try_for_each(|_| async { Ok(()) });
+    let description = Description {
+        references: vec![recipe.reference()],
+        labels: labels.map(|(label, value)| (label.to_owned(), value)).into(),
+        command: vec!["/sbin/init".to_owned()],
+        created: jiff::Timestamp::now(),
+    };
+    let archive = root_archive::stream(root, &description).await.map_err(|source| BootstrapError::Work { source })?;
+    let options = ImportImageOptionsBuilder::new().quiet(true).build();
+    let told = docker.import_image_stream(options, archive, None).try_for_each(|_| async { Ok(()) });
     answer("import the root", IMPORT_DEADLINE, told).await
 }
 

@@ -40,6 +40,7 @@ mod pipe;
 pub mod platform;
 pub mod provision;
 pub mod recipe;
+mod root_archive;
 pub mod scrub;
 pub mod session;
 pub mod source;

@@ -17,15 +17,14 @@ use async_trait::async_trait;
 use bollard::{
     models::ContainerSummary,
     query_parameters::{
-        CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
-        RemoveContainerOptionsBuilder, RestartContainerOptionsBuilder, StartContainerOptions,
-        StopContainerOptionsBuilder,
+        CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder, RestartContainerOptionsBuilder,
+        StartContainerOptions, StopContainerOptionsBuilder,
     },
 };
 use futures::future::try_join_all;
 
 use self::{
-    engine::{Engine, Failure, QUICK, SLOW, filter, within},
+    engine::{Engine, Failure, QUICK, SLOW, within},
     interface::{INBOUND, METADATA, Ruleset},
     names::{INSTANCE_LABEL, Names},
 };
@@ -36,6 +35,7 @@ mod console;
 pub mod engine;
 mod firewall;
 mod interface;
+mod look;
 pub mod names;
 mod network;
 mod reboots;
@@ -85,7 +85,7 @@ impl Containers {
     /// A running server's interface could not be told.
     pub async fn set_metadata_port(&self, port: u16) -> Result<(), MachineError> {
         *self.metadata_port.lock().expect("no panic while the port is held") = Some(port);
-        let containers = self.containers().await?;
+        let containers = self.engine.list(&self.names).await?;
         let interfaces = containers.iter().filter_map(|container| {
             let id = instance_of(container)?;
             let name = format!("/{}", self.names.interface(&id));
@@ -123,15 +123,16 @@ impl Containers {
     }
 
     async fn create_server(&self, spec: &MachineSpec) -> Result<(), MachineError> {
-        let options = CreateContainerOptionsBuilder::new().name(&self.names.server(&spec.instance_id)).build();
+        let container = self.names.server(&spec.instance_id);
+        let options = CreateContainerOptionsBuilder::new().name(&container).build();
         let body = bodies::server(&self.engine, &self.names, spec);
         let call = self.engine.docker.create_container(Some(options), body);
         match within(QUICK, format!("cannot make the server {}", spec.instance_id), call).await {
             Err(failure) if failure.is_absent() => {
                 Err(failure.with_hint(format!("the engine has no image {}; was it removed?", spec.image)))
             }
-            Err(failure) if !failure.is_conflict() => Err(failure.into()),
-            _ => Ok(()),
+            Err(failure) => Ok(self.engine.adopt(&self.names, &container, failure).await?),
+            Ok(_) => Ok(()),
         }
     }
 
@@ -156,8 +157,7 @@ impl Containers {
     async fn wait_until_removed(&self, container: &str) -> Result<(), Failure> {
         let gone = async {
             loop {
-                let call = self.engine.docker.inspect_container(container, None::<InspectContainerOptions>);
-                match within(QUICK, format!("cannot look at the container {container}"), call).await {
+                match self.engine.inspect(container).await {
                     Err(failure) if failure.is_absent() => return Ok(()),
                     Err(failure) => return Err(failure),
                     Ok(_) => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
@@ -171,12 +171,6 @@ impl Containers {
                 reason: engine::Reason::Late(QUICK),
             }),
         }
-    }
-
-    async fn containers(&self) -> Result<Vec<ContainerSummary>, Failure> {
-        let filters = filter("label", self.names.region_filter());
-        let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
-        within(QUICK, "cannot list the engine's containers", self.engine.docker.list_containers(Some(options))).await
     }
 
     /// Removes the images whose removal had to wait for their servers to end.
@@ -249,9 +243,7 @@ impl Machines for Containers {
     }
 
     async fn is_running(&self, instance_id: &str) -> Result<bool, MachineError> {
-        let server = self.names.server(instance_id);
-        let call = self.engine.docker.inspect_container(&server, None::<InspectContainerOptions>);
-        match within(QUICK, format!("cannot look at the server {instance_id}"), call).await {
+        match self.engine.inspect(&self.names.server(instance_id)).await {
             Ok(inspected) => {
                 let state = inspected.state.unwrap_or_default();
                 // Between a guest's reboot and its return, which are one thing to whoever asks.
@@ -288,7 +280,7 @@ impl Machines for Containers {
 
     async fn remove_all(&self) -> Result<(), MachineError> {
         *self.reboots.lock().expect("no panic while the watch is held") = None;
-        let instances: BTreeSet<String> = self.containers().await?.iter().filter_map(instance_of).collect();
+        let instances: BTreeSet<String> = self.engine.list(&self.names).await?.iter().filter_map(instance_of).collect();
         try_join_all(instances.iter().map(|id| self.terminate(id))).await?;
         network::remove(&self.engine, &self.names).await?;
         roots::remove_captured(&self.engine, &self.names).await?;

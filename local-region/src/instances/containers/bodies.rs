@@ -160,19 +160,22 @@ fn console_bounds(engine: &Engine) -> HashMap<String, String> {
     bounds
 }
 
-/// Podman raises the limits of what it starts to its own defaults, which fails where it may not raise its own (inside
-/// another container, or without CAP_SYS_RESOURCE). The limits of this process are limits that this machine grants.
+/// Podman raises the limits of what it starts to defaults of its own, which fails where it may not raise its own limits
+/// (inside another container, or without CAP_SYS_RESOURCE). The limits of this process are limits that this machine
+/// grants; and Podman lowers its own number of processes to the kernel's.
 fn ulimits(engine: &Engine) -> Option<Vec<ResourcesUlimits>> {
     if !engine.is_podman {
         return None;
     }
-    let limit = |name: &str, resource| {
+    let pid_max = std::fs::read_to_string("/proc/sys/kernel/pid_max").ok().and_then(|text| text.trim().parse().ok());
+    let limit = |name: &str, resource, most: u64| {
         let (soft, hard) = getrlimit(resource).ok()?;
-        let count = |limit: u64| i64::try_from(limit).unwrap_or(-1);
+        let count = |limit: u64| i64::try_from(limit.min(most)).unwrap_or(-1);
         Some(ResourcesUlimits { name: Some(name.to_owned()), soft: Some(count(soft)), hard: Some(count(hard)) })
     };
-    let limits = [limit("nofile", Resource::RLIMIT_NOFILE), limit("nproc", Resource::RLIMIT_NPROC)];
-    Some(limits.into_iter().flatten().collect())
+    let files = limit("nofile", Resource::RLIMIT_NOFILE, u64::MAX);
+    let processes = limit("nproc", Resource::RLIMIT_NPROC, pid_max.unwrap_or(u64::MAX));
+    Some(files.into_iter().chain(processes).collect())
 }
 
 #[cfg(test)]

@@ -3,9 +3,7 @@
 use bollard::{
     body_full,
     exec::{CreateExecOptions, StartExecResults},
-    query_parameters::{
-        CreateContainerOptionsBuilder, InspectContainerOptions, StartContainerOptions, UploadToContainerOptionsBuilder,
-    },
+    query_parameters::{CreateContainerOptionsBuilder, StartContainerOptions, UploadToContainerOptionsBuilder},
 };
 use futures::TryStreamExt;
 
@@ -47,8 +45,8 @@ pub async fn create(
         Err(failure) if failure.is_absent() => {
             return Err(failure.with_hint(format!("the engine has no image {image}: build it, `alcedo image build`")));
         }
-        Err(failure) if !failure.is_conflict() => return Err(failure.into()),
-        _ => {}
+        Err(failure) => engine.adopt(names, &container, failure).await?,
+        Ok(_) => {}
     }
     write(engine, &container, rulesets).await?;
     Ok(())
@@ -77,9 +75,7 @@ pub async fn change(
 ) -> Result<(), MachineError> {
     let container = names.interface(instance_id);
     write(engine, &container, rulesets).await?;
-    let what = format!("cannot look at the network interface of {instance_id}");
-    let call = engine.docker.inspect_container(&container, None::<InspectContainerOptions>);
-    let inspected = within(QUICK, what, call).await?;
+    let inspected = engine.inspect(&container).await?;
     if inspected.state.and_then(|state| state.running) == Some(true) {
         load(engine, &container).await?;
     }

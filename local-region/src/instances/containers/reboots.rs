@@ -40,14 +40,16 @@ pub fn watch(engine: &Engine, names: &Names) -> Watch {
 }
 
 async fn follow(docker: &Docker, label: &str) {
-    let mut filters = filter("label", label);
-    filters.extend(filter("type", "container"));
-    filters.extend(filter("event", "die"));
-    let mut deaths = std::pin::pin!(docker.events(Some(EventsOptionsBuilder::new().filters(&filters).build())));
-    while let Some(death) = deaths.next().await {
-        let Ok(actor) = death.map(|death| death.actor.unwrap_or_default()) else { return };
+    // Not filtered by event: engines name it alike in what they tell, but not in what they are asked.
+    let options = EventsOptionsBuilder::new().filters(&filter("label", label)).build();
+    let mut events = std::pin::pin!(docker.events(Some(options)));
+    while let Some(Ok(event)) = events.next().await {
+        if event.action.as_deref() != Some("die") {
+            continue;
+        }
+        let actor = event.actor.unwrap_or_default();
         let attributes = actor.attributes.unwrap_or_default();
-        let exit_code = attributes.get("exitCode").or_else(|| attributes.get("containerExitCode"));
+        let exit_code = attributes.get("exitCode");
         let is_reboot = exit_code.and_then(|code| code.parse().ok()) == Some(REBOOT_EXIT_CODE);
         if let (true, Some(container)) = (is_reboot, actor.id) {
             let call = docker.start_container(&container, None::<StartContainerOptions>);

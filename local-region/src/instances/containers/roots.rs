@@ -25,8 +25,12 @@ pub async fn bases(engine: &Engine) -> Result<Vec<BaseImage>, Failure> {
 fn base(image: ImageSummary) -> Option<BaseImage> {
     let (recipe, digest) = (image.labels.get(RECIPE_LABEL)?, image.labels.get(DIGEST_LABEL)?);
     let reference = recipe_reference(recipe, digest)?;
-    // Podman puts its own registry before names that have none.
-    let is_named = image.repo_tags.iter().any(|tag| tag.strip_prefix("localhost/").unwrap_or(tag) == reference);
+    // Podman puts a registry before names that have none.
+    let plain = |tag: &'_ String| {
+        let registries = ["localhost/", "docker.io/"];
+        registries.iter().find_map(|registry| tag.strip_prefix(registry)).unwrap_or(tag).to_owned()
+    };
+    let is_named = image.repo_tags.iter().map(plain).any(|tag| tag == reference);
     is_named.then(|| BaseImage {
         recipe: recipe.clone(),
         digest: digest.clone(),
@@ -43,35 +47,27 @@ fn base(image: ImageSummary) -> Option<BaseImage> {
 pub async fn capture(engine: &Engine, names: &Names, instance_id: &str, name: &str) -> Result<CapturedImage, Failure> {
     let (repository, tag) = names.captured(name);
     let reference = format!("{repository}:{tag}");
-    // A commit inherits what the container was started with. The image says what *it* is: no server's, no recipe's root.
-    let changes = [
-        "ENTRYPOINT []".to_owned(),
-        r#"CMD ["/sbin/init"]"#.to_owned(),
-        format!("LABEL {CAPTURED_LABEL}={}", quoted(name)),
-        format!("LABEL {INSTANCE_LABEL}=\"\" {RECIPE_LABEL}=\"\" {DIGEST_LABEL}=\"\""),
-    ];
+    // A commit inherits what the container was started with, its labels included: the region's label is how the image is
+    // found again. For the rest the image says what *it* is: no server, no recipe's root. (Podman does not listen; there,
+    // only the name tells the image from a root, as in `base`.)
+    let labels = [(CAPTURED_LABEL, name), (INSTANCE_LABEL, ""), (RECIPE_LABEL, ""), (DIGEST_LABEL, "")];
+    let config = ContainerConfig {
+        entrypoint: Some(vec!["/sbin/init".to_owned()]),
+        labels: Some(labels.map(|(label, value)| (label.to_owned(), value.to_owned())).into()),
+        ..ContainerConfig::default()
+    };
     let options = CommitContainerOptionsBuilder::new()
         .container(&names.server(instance_id))
         .repo(&repository)
         .tag(&tag)
         .pause(true)
-        .changes(&changes.join("\n"))
         .build();
     let commit = async {
-        engine.docker.commit_container(options, ContainerConfig::default()).await?;
+        engine.docker.commit_container(options, config).await?;
         engine.docker.inspect_image(&reference).await
     };
     let image = within(SLOW, format!("cannot capture {instance_id} as {name}"), commit).await?;
     Ok(CapturedImage { reference, size_bytes: image.size.and_then(|size| size.try_into().ok()).unwrap_or(0) })
-}
-
-/// A value as the engine's LABEL instruction takes it.
-fn quoted(value: &str) -> String {
-    let escaped: String = value
-        .chars()
-        .flat_map(|letter| matches!(letter, '"' | '\\' | '$').then_some('\\').into_iter().chain([letter]))
-        .collect();
-    format!("\"{escaped}\"")
 }
 
 /// Removes an image. A conflict says that a container is made from it.
@@ -127,15 +123,10 @@ mod tests {
         };
         let found = base(image("alcedo/debian-bookworm:abababababab")).expect("the root");
         assert_eq!((found.recipe.as_str(), found.digest), ("debian-bookworm", digest));
-        assert!(base(image("localhost/alcedo/debian-bookworm:abababababab")).is_some());
+        assert!(base(image("docker.io/alcedo/debian-bookworm:abababababab")).is_some());
         assert!(base(image("alcedo/hello-build:abababababab")).is_none(), "made from the root");
         assert!(
             base(ImageSummary { labels: HashMap::new(), ..image("alcedo/debian-bookworm:abababababab") }).is_none()
         );
-    }
-
-    #[test]
-    fn label_values_are_quoted() {
-        assert_eq!(quoted(r#"web "1" $x \"#), r#""web \"1\" \$x \\""#);
     }
 }
