@@ -138,7 +138,7 @@ impl CloseIngress {
 
 /// Revokes every rule of the group that the step of this run has made, and looks that none is left.
 async fn revoke(clients: &Clients, context: &StepContext, group: &str, step: &StepId) -> Result<(), StepError> {
-    let look = Wait::new(Duration::from_millis(500), Duration::from_secs(30));
+    let look = Wait::new(Duration::from_millis(200), Duration::from_secs(30));
     look.until(context, "the security group rule to be gone", || async {
         let rules = rules(clients, group).await?;
         let ours: Vec<String> = rules

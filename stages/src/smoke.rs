@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use alcedo_pipeline::{context::StepContext, error::StepError, file::Preview, suite::Check};
+use alcedo_pipeline::{context::StepContext, error::StepError, file::Preview, suite::{Ask, Check, TcpCheck}};
 use alcedo_smoke_tests::{CheckEvent, Shell, SuiteReport, Target, run};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -98,7 +98,8 @@ impl SmokeTest {
         Ok((server.id.clone(), report))
     }
 
-    /// Through the balancer, by the preview's header or port. What needs a shell was asked of each server already.
+    /// Through the balancer, by the preview's header or port. What needs a shell, or names a port of the servers, was
+    /// asked of each server already.
     async fn through_preview(&self, site: &Site, context: &StepContext) -> Result<(String, SuiteReport), StepError> {
         let mut url = self.front_door.parsed()?;
         let mut headers = BTreeMap::new();
@@ -121,7 +122,7 @@ impl SmokeTest {
             host,
             port,
         });
-        let checks: Vec<Check> = self.checks.iter().filter(|check| !check.needs_ssh()).cloned().collect();
+        let checks: Vec<Check> = self.checks.iter().filter(|check| is_for_preview(check)).cloned().collect();
         let report = self.suite(&checks, &target, None, context, "preview").await?;
         Ok(("preview".into(), report))
     }
@@ -144,6 +145,10 @@ impl SmokeTest {
             () = context.cancellation().cancelled() => Err(StepError::interrupted()),
         }
     }
+}
+
+fn is_for_preview(check: &Check) -> bool {
+    !check.needs_ssh() && !matches!(check.ask(), Ok(Ask::Tcp(TcpCheck { port: Some(_) })))
 }
 
 /// A check's event as the step's.
