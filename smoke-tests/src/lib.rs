@@ -14,6 +14,8 @@
 //! | [`version`] | which version answers |
 //!
 //! It knows no cloud, no terminal, and nothing of how its caller came by the server.
+//!
+#![doc = include_str!("../README.md")]
 
 pub mod http;
 pub mod program;

@@ -107,6 +107,13 @@ mod tests {
     }
 
     #[test]
+    fn the_readmes_suite_is_one() {
+        let readme = include_str!("../README.md");
+        let yaml = readme.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        assert_eq!(load(yaml).unwrap().len(), 10);
+    }
+
+    #[test]
     fn everything_wrong_is_said_at_once() {
         let suite = "
 - name: nothing
