@@ -276,3 +276,40 @@ async fn a_failing_step_and_a_failing_fetch_are_told_apart() {
     assert!(begun.elapsed() < Duration::from_secs(10));
     assert!(matches!(error, ProvisionError::Cancelled), "{error:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs `ansible-playbook` on this machine: pipx install ansible-core"]
+async fn a_playbook_runs_over_the_pinned_connection() {
+    let key = EphemeralKey::generate("alcedo test").await.unwrap();
+    let server = Server::boot(&key).await;
+    let session = server.connect(&key).await;
+    let project = tempfile::tempdir().unwrap();
+    let playbook = "- hosts: all
+  gather_facts: false
+  tasks:
+    - ansible.builtin.copy:
+        dest: /etc/motd
+        content: \"{{ greeting }} from {{ alcedo_app }} {{ alcedo_version }}\"
+    - ansible.builtin.command: 'false'
+      when: broken | default(false) | bool
+";
+    common::write(project.path(), &[("ansible/site.yml", playbook)]);
+    let step = |extra: serde_json::Value| {
+        let ansible = serde_json::json!({ "ansible": { "playbook": "ansible/site.yml", "extra_vars": extra } });
+        let step = serde_json::from_value(ansible).unwrap();
+        let loaded = provision::load(project.path(), &[step]).unwrap();
+        provision::plan(&input(loaded)).unwrap().split_off(1)
+    };
+    let cancel = CancellationToken::new();
+    let steps = step(serde_json::json!({ "greeting": "s3cret hello" }));
+    let (sink, seen) = recording();
+    provision::execute(&session, &steps, &key, &sink, &cancel).await.unwrap_or_else(|error| panic!("{error:?}"));
+    assert!(lines(&seen).iter().any(|line| line.contains("PLAY RECAP")));
+    let motd = session.run(&ShellCommand::new("cat /etc/motd")).await.unwrap();
+    assert_eq!(motd.stdout, "s3cret hello from hello 1.2.3");
+
+    let steps = step(serde_json::json!({ "greeting": "x", "broken": "true" }));
+    let error = provision::execute(&session, &steps, &key, &silent(), &cancel).await.unwrap_err();
+    assert!(matches!(&error, ProvisionError::Step { exit_code: 2, .. }), "{error:?}");
+    assert!(error.last_lines().iter().any(|line| line.contains("failed=1")), "{error:?}");
+}
