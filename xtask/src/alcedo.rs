@@ -104,7 +104,11 @@ impl Alcedo {
     /// When it fails; what it said about that is shown.
     pub fn run(&self, arguments: &[&str]) -> Result<Report> {
         say(&format!("alcedo {}", arguments.join(" ")));
-        self.follow(self.command(project::alcedo()).args(arguments), &mut |line| say(line))
+        let report = self.follow(self.command(project::alcedo()).args(arguments), &mut |line| say(line))?;
+        if report.measured.steps.is_empty() {
+            say(&format!("  nothing to do: {} is in service", report.version));
+        }
+        Ok(report)
     }
 
     /// The same without a word, with the peak memory of `alcedo` in KiB.
