@@ -176,20 +176,25 @@ impl<'a> Runner<'a> {
     async fn back(&self) -> Result<Vec<(StepId, ErrorRecord, Vec<Resource>)>, JournalError> {
         let mut left = Vec::new();
         for planned in self.plan.steps.iter().rev() {
+            // A step that only looks, waits or removes has planned no undo: there is nothing to journal either.
+            let Some(undo) = &planned.undo else { continue };
             if !self.status(&planned.id).needs_undo() {
                 continue;
             }
-            if let Err((error, resources)) = self.back_one(planned).await? {
+            if let Err((error, resources)) = self.back_one(planned, undo).await? {
                 left.push((planned.id.clone(), error, resources));
             }
         }
         Ok(left)
     }
 
-    async fn back_one(&self, planned: &PlannedStep) -> Result<Result<(), (ErrorRecord, Vec<Resource>)>, JournalError> {
+    async fn back_one(
+        &self,
+        planned: &PlannedStep,
+        undo: &str,
+    ) -> Result<Result<(), (ErrorRecord, Vec<Resource>)>, JournalError> {
         let id = planned.id.clone();
-        let undo = planned.undo.clone().unwrap_or_else(|| "nothing to undo".to_owned());
-        self.outlet.keep(What::UndoStarted { step: id.clone(), undo }).await?;
+        self.outlet.keep(What::UndoStarted { step: id.clone(), undo: undo.to_owned() }).await?;
         // An unwind is not interrupted by the request that caused it.
         let context = self.context(&id, CancellationToken::new());
         let mut backoff = UNDO_BACKOFF.into_iter();

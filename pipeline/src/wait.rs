@@ -10,10 +10,14 @@ use crate::{
     error::{ErrorKind, StepError},
 };
 
+/// The first pause; each following one is twice as long, up to [`Wait::every`]. What is nearly there is then seen at once,
+/// and a long wait costs few calls.
+const FIRST_LOOK: Duration = Duration::from_millis(40);
+
 /// How to wait.
 #[derive(Debug, Clone, Copy)]
 pub struct Wait {
-    /// Time between two looks.
+    /// Longest time between two looks. The first looks follow each other more quickly: see [`FIRST_LOOK`].
     pub every: Duration,
     /// Longest time in all.
     pub deadline: Duration,
@@ -51,6 +55,7 @@ impl Wait {
     {
         let begun = Instant::now();
         let mut good = 0;
+        let mut pause = FIRST_LOOK.min(self.every);
         loop {
             let seen = match look().await? {
                 Look::Ready(value) => {
@@ -65,7 +70,7 @@ impl Wait {
                     status
                 }
             };
-            if begun.elapsed() + self.every > self.deadline {
+            if begun.elapsed() + pause > self.deadline {
                 return Err(StepError::new(
                     ErrorKind::TimedOut,
                     format!("waited {} s for {what}; last seen: {seen}", self.deadline.as_secs()),
@@ -73,7 +78,7 @@ impl Wait {
             }
             context.waiting(seen);
             tokio::select! {
-                () = tokio::time::sleep(self.every) => {}
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(self.every),
                 () = context.cancellation().cancelled() => return Err(StepError::interrupted()),
             }
         }

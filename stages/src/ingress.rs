@@ -1,7 +1,7 @@
-//! One inbound rule for this machine's address and one port, open only while a step needs it.
+//! Inbound rules for this machine's address, one a port, open only while a step needs them.
 //!
-//! **Flow.** Look for the rule; authorize it with run, step and expiry in its tags; later revoke what carries this run's
-//! tag. **Guarantees.** One address (/32), one port, never 0.0.0.0/0. A rule that somebody else made is used, but never
+//! **Flow.** Look for each rule; authorize it with run, step and expiry in its tags; later revoke what carries this run's
+//! tag. **Guarantees.** A rule has one address (/32) and one port, never 0.0.0.0/0. A rule that somebody else made is used, but never
 //! revoked. **Caveats.** Authorizing has no client token: after a lost answer the rule is looked for, not made again.
 
 use std::{net::Ipv4Addr, time::Duration};
@@ -25,12 +25,12 @@ use crate::{
     tags::{self, Tags},
 };
 
-/// Opens one port of a security group for this machine.
+/// Opens ports of a security group for this machine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OpenIngress {
     pub security_group: String,
     pub address: Ipv4Addr,
-    pub port: u16,
+    pub ports: Vec<u16>,
     /// How long the lease runs; whatever finds the rule later may revoke it.
     pub lease_seconds: u64,
 }
@@ -44,10 +44,18 @@ pub struct CloseIngress {
 
 impl OpenIngress {
     pub async fn run(&self, clients: &Clients, context: &StepContext) -> Result<Value, StepError> {
-        if let Some(rule) = self.find(clients).await? {
+        let mut rules = Vec::new();
+        for port in &self.ports {
+            rules.push(self.open(clients, context, *port).await?);
+        }
+        Ok(json!({ "rules": rules }))
+    }
+
+    async fn open(&self, clients: &Clients, context: &StepContext, port: u16) -> Result<Value, StepError> {
+        if let Some(rule) = self.find(clients, port).await? {
             return self.adopt(context, &rule).await;
         }
-        match self.authorize(clients, context).await {
+        match self.authorize(clients, context, port).await {
             Ok(rule) => {
                 context.own(Resource::new("security group rule", &rule)).await?;
                 Ok(json!({ "rule": rule, "ours": true }))
@@ -57,7 +65,7 @@ impl OpenIngress {
                 let look = Wait::new(Duration::from_millis(500), Duration::from_secs(15));
                 let found = look
                     .until(context, "the security group rule", || async {
-                        Ok(match self.find(clients).await? {
+                        Ok(match self.find(clients, port).await? {
                             Some(rule) => Look::Ready(rule),
                             None => Look::NotYet("the rule is not visible yet".into()),
                         })
@@ -81,7 +89,7 @@ impl OpenIngress {
         Ok(json!({ "rule": id, "ours": ours }))
     }
 
-    async fn authorize(&self, clients: &Clients, context: &StepContext) -> Result<String, CloudError> {
+    async fn authorize(&self, clients: &Clients, context: &StepContext, port: u16) -> Result<String, CloudError> {
         let lease = SignedDuration::from_secs(i64::try_from(self.lease_seconds).unwrap_or(i64::MAX));
         let expires = Timestamp::now().saturating_add(lease).unwrap_or(Timestamp::MAX);
         let range = IpRange::builder()
@@ -90,8 +98,8 @@ impl OpenIngress {
             .build();
         let permission = IpPermission::builder()
             .ip_protocol("tcp")
-            .from_port(i32::from(self.port))
-            .to_port(i32::from(self.port))
+            .from_port(i32::from(port))
+            .to_port(i32::from(port))
             .ip_ranges(range)
             .build();
         let tags = launch::tags(context).expiring(expires);
@@ -105,15 +113,15 @@ impl OpenIngress {
             .config_override(ec2_once())
             .send()
             .await
-            .map_err(|error| CloudError::of(format!("open port {} in {}", self.port, self.security_group), error))?;
+            .map_err(|error| CloudError::of(format!("open port {port} in {}", self.security_group), error))?;
         let rule = answer.security_group_rules().first().and_then(SecurityGroupRule::security_group_rule_id);
         Ok(rule.unwrap_or_default().to_owned())
     }
 
     /// The rule that lets this machine in, whoever made it.
-    async fn find(&self, clients: &Clients) -> Result<Option<SecurityGroupRule>, CloudError> {
+    async fn find(&self, clients: &Clients, port: u16) -> Result<Option<SecurityGroupRule>, CloudError> {
         let cidr = format!("{}/32", self.address);
-        let port = Some(i32::from(self.port));
+        let port = Some(i32::from(port));
         let rules = rules(clients, &self.security_group).await?;
         Ok(rules.into_iter().find(|rule| {
             rule.is_egress() == Some(false)

@@ -209,7 +209,7 @@ fn image<'a>(
         Action::OpenIngress(ingress::OpenIngress {
             security_group: facts.network.builder_security_group.clone(),
             address,
-            port: bake.ssh_port,
+            ports: vec![bake.ssh_port],
             lease_seconds: lease,
         }),
     );
@@ -530,26 +530,17 @@ fn smoke(scope: &Scope<'_>, facts: &Facts, target: &Target, draft: &mut Draft) {
     let stage = Stage::Smoke;
     let group = &facts.network.security_groups[0];
     // Servers are tested directly: the app's port, and SSH where a test logs in, are open for that long only.
-    let mut ports = vec![(pipeline.launch.port, "smoke/open-app", "smoke/close-app")];
+    let mut ports = vec![pipeline.launch.port];
     if needs_ssh(pipeline) {
-        ports.push((pipeline.bake.ssh_port, "smoke/open-ssh", "smoke/close-ssh"));
+        ports.push(pipeline.bake.ssh_port);
     }
-    let ports = if facts.own_address.is_some() { ports } else { Vec::new() };
-    for (port, open, _) in &ports {
-        let address = facts.own_address.expect("ports are opened only for a known address");
-        draft.add(
-            stage,
-            open,
-            Sign::Add,
-            format!("open port {port} of {} for {address}/32", pipeline.launch.security_groups[0]),
-            Some("close it"),
-            Action::OpenIngress(ingress::OpenIngress {
-                security_group: group.clone(),
-                address,
-                port: *port,
-                lease_seconds: SMOKE_LEASE_SECONDS,
-            }),
-        );
+    let named: Vec<String> = ports.iter().map(ToString::to_string).collect();
+    let named = format!("port {} of {}", named.join(" and "), pipeline.launch.security_groups[0]);
+    if let Some(address) = facts.own_address {
+        let open =
+            ingress::OpenIngress { security_group: group.clone(), address, ports, lease_seconds: SMOKE_LEASE_SECONDS };
+        let does = format!("open {named} for {address}/32");
+        draft.add(stage, "smoke/open", Sign::Add, does, Some("close it"), Action::OpenIngress(open));
     }
     draft.add(
         stage,
@@ -559,7 +550,7 @@ fn smoke(scope: &Scope<'_>, facts: &Facts, target: &Target, draft: &mut Draft) {
         None::<&str>,
         Action::SmokeTest(smoke::SmokeTest {
             checks: pipeline.smoke_tests.clone(),
-            servers: !ports.is_empty(),
+            servers: facts.own_address.is_some(),
             private_address: pipeline.bake.private_address,
             app_port: pipeline.launch.port,
             ssh_user: pipeline.bake.ssh_user.clone(),
@@ -569,28 +560,14 @@ fn smoke(scope: &Scope<'_>, facts: &Facts, target: &Target, draft: &mut Draft) {
             version: target.version.to_string(),
         }),
     );
-    for (port, open, close) in &ports {
-        draft.add(
-            stage,
-            close,
-            Sign::Remove,
-            format!("close port {port} of {}", pipeline.launch.security_groups[0]),
-            None::<&str>,
-            Action::CloseIngress(ingress::CloseIngress {
-                security_group: group.clone(),
-                opened_by: StepId::from(*open),
-            }),
-        );
+    if facts.own_address.is_some() {
+        let close = ingress::CloseIngress { security_group: group.clone(), opened_by: StepId::from("smoke/open") };
+        let does = format!("close {named}");
+        draft.add(stage, "smoke/close", Sign::Remove, does, None::<&str>, Action::CloseIngress(close));
     }
     if needs_ssh(pipeline) {
-        draft.add(
-            stage,
-            "smoke/delete-key",
-            Sign::Remove,
-            "delete the ephemeral key pair",
-            None::<&str>,
-            Action::DeleteKey(bake::DeleteKey {}),
-        );
+        let does = "delete the ephemeral key pair";
+        draft.add(stage, "smoke/delete-key", Sign::Remove, does, None::<&str>, Action::DeleteKey(bake::DeleteKey {}));
     }
 }
 

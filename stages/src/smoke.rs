@@ -2,7 +2,12 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use alcedo_pipeline::{context::StepContext, error::StepError, file::Preview, suite::{Ask, Check, TcpCheck}};
+use alcedo_pipeline::{
+    context::StepContext,
+    error::StepError,
+    file::Preview,
+    suite::{Ask, Check, TcpCheck},
+};
 use alcedo_smoke_tests::{CheckEvent, Shell, SuiteReport, Target, run};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -52,7 +57,12 @@ impl SmokeTest {
                 report.failures().map(move |result| {
                     let failure = result.failure.as_ref();
                     let (expected, actual) = failure.map_or(("", ""), |it| (it.expected.as_str(), it.actual.as_str()));
-                    format!("{target}: {}: expected {expected}, got {actual}", result.title)
+                    let detail = failure.filter(|it| !it.detail.is_empty()).map(|it| format!("\n{}", it.detail));
+                    format!(
+                        "{target}: {}: expected {expected}, got {actual}{}",
+                        result.title,
+                        detail.unwrap_or_default()
+                    )
                 })
             })
             .collect();
