@@ -11,6 +11,9 @@ use anyhow::{Context, Result, ensure};
 use crate::{process, project};
 
 const GREETING: &str = "Hello from Alcedo.";
+/// Who commits.
+const NAME: &str = "Alcedo's demo";
+const EMAIL: &str = "demo@localhost";
 
 /// The copy. Its history is the same every time it is made, so a second demo deploys the same commits.
 #[derive(Debug)]
@@ -31,6 +34,9 @@ impl AppCopy {
         copy(&project::folder().join("examples/hello"), &folder)?;
         let app = Self { folder };
         app.git(&["init", "--quiet", "--initial-branch=main"])?;
+        // So that a person can commit there on a machine where git does not know them.
+        app.git(&["config", "user.name", NAME])?;
+        app.git(&["config", "user.email", EMAIL])?;
         app.commit("Greet")?;
         Ok(app)
     }
@@ -64,8 +70,8 @@ impl AppCopy {
         let mut git = Command::new("git");
         // The user's configuration (hooks, signing) and clock have no part in it.
         for who in ["AUTHOR", "COMMITTER"] {
-            git.env(format!("GIT_{who}_NAME"), "Alcedo's demo")
-                .env(format!("GIT_{who}_EMAIL"), "demo@localhost")
+            git.env(format!("GIT_{who}_NAME"), NAME)
+                .env(format!("GIT_{who}_EMAIL"), EMAIL)
                 .env(format!("GIT_{who}_DATE"), "2026-01-01T00:00:00Z");
         }
         git.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
