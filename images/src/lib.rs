@@ -23,6 +23,7 @@ pub mod bootstrap;
 pub mod build;
 pub mod build_image;
 mod canon;
+pub mod client_files;
 mod collect;
 pub mod commit;
 pub mod console;

@@ -6,19 +6,11 @@
 //! socket from this process (`openssh`'s native multiplexing): no `ssh` is started for them, so none reads the user's
 //! configuration either, and a Ctrl-C in the terminal does not reach them.
 
-use std::{
-    fs, io,
-    num::NonZeroUsize,
-    os::unix::process::ExitStatusExt,
-    path::{Path, PathBuf},
-    process::Stdio,
-    time::Duration,
-};
+use std::{io, num::NonZeroUsize, os::unix::process::ExitStatusExt, process::Stdio, time::Duration};
 
 use alcedo_smoke_tests::shell::{OUTPUT_LIMIT, Shell, ShellCommand, ShellError, ShellOutput};
 use async_trait::async_trait;
 use openssh::{ControlPersist, KnownHosts, SessionBuilder, Stdio as RemoteStdio};
-use tempfile::TempDir;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     process::Command,
@@ -26,9 +18,10 @@ use tokio::{
 };
 
 use crate::{
+    client_files::ClientFiles,
     console::{PinnedHostKeys, Shown, known_hosts},
     event::{Sink, Stream},
-    key::{EphemeralKey, private_folder},
+    key::EphemeralKey,
     lines::Lines,
 };
 
@@ -104,61 +97,6 @@ impl SessionError {
     }
 }
 
-/// The files that OpenSSH's client goes by, for this session and for programs that make their own connections
-/// (Ansible). They are removed with this value.
-#[derive(Debug)]
-pub struct ClientFiles {
-    folder: TempDir,
-}
-
-impl ClientFiles {
-    /// `key` must outlive the connections made with these files.
-    fn write(key: &EphemeralKey, known_hosts: &str) -> io::Result<Self> {
-        let folder = private_folder()?;
-        let files = Self { folder };
-        fs::write(files.known_hosts(), known_hosts)?;
-        fs::write(files.config(), config(&key.private(), &files.known_hosts()))?;
-        Ok(files)
-    }
-
-    /// A configuration for `ssh -F`: the pinned host, the one key, and nothing of the user's.
-    pub fn config(&self) -> PathBuf {
-        self.folder.path().join("config")
-    }
-
-    pub fn known_hosts(&self) -> PathBuf {
-        self.folder.path().join("known_hosts")
-    }
-}
-
-fn config(key: &Path, known_hosts: &Path) -> String {
-    format!(
-        r#"Host *
-  BatchMode yes
-  IdentityFile "{key}"
-  IdentitiesOnly yes
-  IdentityAgent none
-  PreferredAuthentications publickey
-  PasswordAuthentication no
-  KbdInteractiveAuthentication no
-  StrictHostKeyChecking yes
-  UserKnownHostsFile "{known_hosts}"
-  GlobalKnownHostsFile /dev/null
-  UpdateHostKeys no
-  VerifyHostKeyDNS no
-  ForwardAgent no
-  ForwardX11 no
-  ConnectTimeout {connect}
-  ServerAliveInterval 5
-  ServerAliveCountMax 6
-  LogLevel ERROR
-"#,
-        key = key.display(),
-        known_hosts = known_hosts.display(),
-        connect = CONNECT_TIMEOUT.as_secs(),
-    )
-}
-
 /// A session that is open.
 #[derive(Debug)]
 pub struct Session {
@@ -215,7 +153,8 @@ async fn try_connect(target: &SshTarget, key: &EphemeralKey, pins: &PinnedHostKe
             return Err(SessionError::HostKey { host, port, pinned: pins.fingerprints().to_vec(), shown });
         }
     };
-    let files = ClientFiles::write(key, &known_hosts(&keys, &host, port)).map_err(SessionError::Files)?;
+    let files =
+        ClientFiles::write(key, &known_hosts(&keys, &host, port), CONNECT_TIMEOUT).map_err(SessionError::Files)?;
     let mut builder = SessionBuilder::default();
     builder
         .user(target.user.clone())
@@ -225,7 +164,7 @@ async fn try_connect(target: &SshTarget, key: &EphemeralKey, pins: &PinnedHostKe
         .user_known_hosts_file(files.known_hosts())
         .config_file(files.config())
         .connect_timeout(CONNECT_TIMEOUT)
-        .control_directory(files.folder.path())
+        .control_directory(files.folder())
         .control_persist(ControlPersist::IdleFor(IDLE));
     match builder.connect_mux(&host).await {
         Ok(connection) => Ok(Session { connection, files, target: target.clone() }),
@@ -379,23 +318,6 @@ impl Shell for Session {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_configuration_leaves_no_way_around_the_pin() {
-        let config = config(Path::new("/t/a key"), Path::new("/t/known hosts"));
-        for line in [
-            "StrictHostKeyChecking yes",
-            "GlobalKnownHostsFile /dev/null",
-            "UserKnownHostsFile \"/t/known hosts\"",
-            "IdentityFile \"/t/a key\"",
-            "IdentityAgent none",
-            "ForwardAgent no",
-            "PasswordAuthentication no",
-            "UpdateHostKeys no",
-        ] {
-            assert!(config.lines().any(|other| other.trim() == line), "{line}");
-        }
-    }
 
     #[tokio::test]
     async fn nobody_there_is_said_with_the_port() {

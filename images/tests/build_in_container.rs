@@ -15,6 +15,7 @@ use alcedo_images::{
     base::BuildBase,
     build::{self, BuildError, BuildOutcome, BuildSpec},
     build_image::{self, BuildRoot, BuildRootError},
+    engine,
     event::{ImageEvent, silent},
     leftover::{self, BUILD_LABEL},
 };
@@ -23,7 +24,8 @@ use bollard::{
     models::ContainerCreateBody,
     query_parameters::{CreateContainerOptions, ListContainersOptions, RemoveVolumeOptions, StartContainerOptions},
 };
-use common::{base, engine, lines, recording, write};
+use common::{base, lines, recording, write};
+use tokio::net::{TcpListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 
 /// The recipe's root without any package added: nothing here needs the network.
@@ -64,7 +66,7 @@ fn paths(outcome: &BuildOutcome) -> Vec<&str> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_build_gives_an_artifact_that_follows_from_its_content() {
-    let (engine, app) = (engine().await, "it-digest");
+    let (engine, app) = (common::engine().await, "it-digest");
     let root = root(&engine).await;
     let build = serde_json::json!({
         "recipe": "debian-bookworm",
@@ -113,7 +115,7 @@ async fn a_build_gives_an_artifact_that_follows_from_its_content() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lines_keep_their_order() {
-    let engine = engine().await;
+    let engine = common::engine().await;
     let source = tempfile::tempdir().unwrap();
     let build = serde_json::json!({
         "recipe": "debian-bookworm",
@@ -144,9 +146,39 @@ async fn lines_keep_their_order() {
     );
 }
 
+/// An engine on another machine is reached over TCP and shares no files with this one. Here it is the same engine behind
+/// a relay, so anything mounted would still be seen: what shows that nothing is, is that the container has no mounts.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_behind_tcp_builds_as_well() {
+    let (near, app) = (common::engine().await, "it-tcp");
+    let far = match near.address().strip_prefix("unix://") {
+        None => near.clone(),
+        Some(socket) => {
+            let (listener, socket) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), socket.to_owned());
+            let address = listener.local_addr().unwrap();
+            tokio::spawn(async move {
+                while let Ok((mut client, _)) = listener.accept().await {
+                    let mut engine = UnixStream::connect(&socket).await.unwrap();
+                    tokio::spawn(async move { tokio::io::copy_bidirectional(&mut client, &mut engine).await });
+                }
+            });
+            engine::connect_to(&format!("tcp://{address}")).await.unwrap()
+        }
+    };
+    let source = tempfile::tempdir().unwrap();
+    write(source.path(), &[("in", "brought over")]);
+    let build = serde_json::json!({
+        "recipe": "debian-bookworm", "commands": ["grep ' /src' /proc/self/mounts || cp in out"], "pack": ["out"]
+    });
+    let spec = spec(app, source.path(), root(&far).await, build);
+    let outcome = run(&far, &spec, &source.path().join("artifact")).await.unwrap();
+    assert_eq!(paths(&outcome), ["out"]);
+    assert!(containers(&far, app).await.is_empty());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_that_fails_is_told_with_its_last_words() {
-    let (engine, app) = (engine().await, "it-fails");
+    let (engine, app) = (common::engine().await, "it-fails");
     let source = tempfile::tempdir().unwrap();
     let build = serde_json::json!({
         "recipe": "debian-bookworm",
@@ -168,7 +200,7 @@ async fn a_command_that_fails_is_told_with_its_last_words() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn caches_are_kept_between_builds() {
-    let (engine, app) = (engine().await, "it-cache");
+    let (engine, app) = (common::engine().await, "it-cache");
     let source = tempfile::tempdir().unwrap();
     let root = root(&engine).await;
     let build = serde_json::json!({
@@ -192,7 +224,7 @@ async fn caches_are_kept_between_builds() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn cancelling_removes_the_container() {
-    let (engine, app) = (engine().await, "it-cancel");
+    let (engine, app) = (common::engine().await, "it-cancel");
     let source = tempfile::tempdir().unwrap();
     let build =
         serde_json::json!({ "recipe": "debian-bookworm", "commands": ["echo begun; sleep 600"], "pack": ["out"] });
@@ -215,7 +247,7 @@ async fn cancelling_removes_the_container() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dropped_build_and_one_over_its_deadline_leave_nothing() {
-    let (engine, app) = (engine().await, "it-late");
+    let (engine, app) = (common::engine().await, "it-late");
     let source = tempfile::tempdir().unwrap();
     let build = serde_json::json!({
         "recipe": "debian-bookworm", "commands": ["sleep 600"], "pack": ["out"], "timeout": "1s"
@@ -234,7 +266,7 @@ async fn a_dropped_build_and_one_over_its_deadline_leave_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_killed_run_left_is_swept_by_the_next_build() {
-    let (engine, app) = (engine().await, "it-sweep");
+    let (engine, app) = (common::engine().await, "it-sweep");
     let root = root(&engine).await;
     // As a killed run leaves it: a container of the app, whose owner is a process that is no more.
     let dead = {
@@ -271,7 +303,7 @@ async fn what_a_killed_run_left_is_swept_by_the_next_build() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_built_is_said_in_the_files_words() {
-    let engine = engine().await;
+    let engine = common::engine().await;
     let root = root(&engine).await;
     let source = tempfile::tempdir().unwrap();
     let out = source.path().join("out");
@@ -299,7 +331,7 @@ async fn what_cannot_be_built_is_said_in_the_files_words() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn build_packages_are_installed_once() {
-    let engine = engine().await;
+    let engine = common::engine().await;
     let base = base(&engine).await;
     let cancel = CancellationToken::new();
     // One small package without dependencies. The image stays on the engine, which is what is tested.
