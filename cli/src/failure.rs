@@ -1,7 +1,5 @@
 //! How a command says that it failed: what happened, why, and what to do, in words or as JSON.
 
-use std::fmt::Write as _;
-
 use alcedo_pipeline::{diagnostic::Diagnostics, error::ErrorRecord};
 use serde_json::json;
 
@@ -86,14 +84,14 @@ impl Failure {
         match &self.diagnostics {
             Some(diagnostics) => text.push_str(&diagnostics.to_text(paint.diagnostics())),
             None => {
-                let _ = writeln!(text, "{} {}", paint.red("error:"), clean(&self.message));
+                text.push_str(&entry(&paint.red("error:"), &self.message));
                 for cause in &self.causes {
-                    let _ = writeln!(text, "  because: {}", clean(cause));
+                    text.push_str(&entry("  because:", cause));
                 }
             }
         }
         for hint in &self.hints {
-            let _ = writeln!(text, "{} {}", paint.green("help:"), clean(hint));
+            text.push_str(&entry(&paint.green("help:"), hint));
         }
         text
     }
@@ -112,6 +110,12 @@ impl Failure {
         }
         line
     }
+}
+
+/// A word and what follows it; further lines are set below the first.
+fn entry(word: &str, said: &str) -> String {
+    let lines: Vec<String> = said.lines().map(clean).collect();
+    format!("{word} {}\n", lines.join("\n    "))
 }
 
 fn causes(error: &(dyn std::error::Error + 'static)) -> Vec<String> {

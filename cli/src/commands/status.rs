@@ -54,7 +54,7 @@ fn describe(status: &Status, now: Timestamp, paint: Paint) -> String {
     }
     if let Some(lease) = lock {
         let line = format!(
-            "{} is at work: {}, run {}, since {}",
+            "{} is at work: {}, run {}, begun {}",
             lease.holder,
             lease.reason,
             lease.run,

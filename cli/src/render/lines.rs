@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use alcedo_pipeline::{
+    error::ErrorKind,
     event::{Event, Outcome, Unit, What},
     ids::StepId,
 };
@@ -117,6 +118,10 @@ impl<W: Write> Lines<W> {
                 let does = does(timeline, step);
                 self.of_step(timeline, at, step, &format!("{does}: done ({})", seconds(*took)));
             }
+            What::StepFailed { step, error, seconds: took } if error.kind == ErrorKind::Interrupted => {
+                let does = does(timeline, step);
+                self.of_step(timeline, at, step, &format!("{does}: stopped ({})", seconds(*took)));
+            }
             What::StepFailed { step, error, seconds: took } => {
                 let does = does(timeline, step);
                 self.of_step(timeline, at, step, &format!("{does}: FAILED ({}): {}", seconds(*took), error.message));
@@ -124,8 +129,12 @@ impl<W: Write> Lines<W> {
                     self.of_step(timeline, at, step, &format!("  because: {cause}"));
                 }
             }
-            What::UndoStarted { step, undo } => self.of_step(timeline, at, step, &format!("undo: {} ...", clean(undo))),
-            What::UndoSucceeded { step } => self.of_step(timeline, at, step, "undo: done"),
+            What::UndoStarted { step, undo } if undoes(timeline, step) => {
+                let does = does(timeline, step);
+                self.of_step(timeline, at, step, &format!("undo: {} ({does}) ...", clean(undo)));
+            }
+            What::UndoSucceeded { step } if undoes(timeline, step) => self.of_step(timeline, at, step, "undo: done"),
+            What::UndoStarted { .. } | What::UndoSucceeded { .. } => {}
             What::UndoFailed { step, error, resources } => {
                 self.of_step(timeline, at, step, &format!("undo: FAILED: {}", error.message));
                 for resource in resources {
@@ -162,14 +171,20 @@ impl<W: Write> Lines<W> {
 
     fn line(&mut self, timeline: &Timeline, at: Timestamp, place: &str, text: &str) {
         let elapsed = format!("{:.1}s", timeline.elapsed(at));
-        let line = format!("{elapsed:>8} {place:<7} {}\n", clean(text));
-        let _ = self.out.write_all(line.as_bytes()).and_then(|()| self.out.flush());
+        // What an error or a check quotes can have several lines.
+        let lines: String = text.lines().map(|line| format!("{elapsed:>8} {place:<7} {}\n", clean(line))).collect();
+        let _ = self.out.write_all(lines.as_bytes()).and_then(|()| self.out.flush());
         self.last_line = at;
     }
 }
 
 fn does(timeline: &Timeline, step: &StepId) -> String {
     timeline.step(step).map_or_else(|| step.to_string(), |step| step.does.clone())
+}
+
+/// Whether there is anything to undo of a step; where there is not, its undo is not worth a line.
+fn undoes(timeline: &Timeline, step: &StepId) -> bool {
+    timeline.plan.step(step).is_none_or(|planned| planned.undo.is_some())
 }
 
 /// `1.2 MiB of 3.4 MiB (35%)`, `1 of 2 servers`.

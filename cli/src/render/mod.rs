@@ -5,7 +5,11 @@ use std::{
     time::Duration,
 };
 
-use alcedo_pipeline::{event::Event, plan::Plan, report::Report};
+use alcedo_pipeline::{
+    event::{Event, Outcome},
+    plan::Plan,
+    report::Report,
+};
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 
@@ -105,7 +109,9 @@ impl Show {
         match &mut self.renderer {
             Renderer::Json(json) => json.report(report),
             Renderer::Progress(_) | Renderer::Lines(_) => {
-                if let Some(failure) = &report.failure {
+                if let Some(failure) = &report.failure
+                    && report.outcome != Some(Outcome::Interrupted)
+                {
                     let mut error = Failure::of_record(ExitCode::FAILED, &failure.error);
                     error.message = format!("{}: {}", failure.step, error.message);
                     self.output.note("\n");
@@ -149,8 +155,8 @@ impl Show {
     fn leave(&self) -> ! {
         let mut text = String::from("\nleft in the middle; SSH ingress and the environment's lock end by themselves\n");
         summary::standing(&mut text, &self.timeline);
-        let environment = &self.timeline.plan.environment;
-        text.push_str(&format!("  go on      alcedo deploy --env {environment} finishes the unwinding first\n"));
+        let plan = &self.timeline.plan;
+        text.push_str(&format!("  details    alcedo runs show {} --env {}\n", plan.run, plan.environment));
         let _ = io::stderr().write_all(text.as_bytes());
         std::process::exit(i32::from(ExitCode::INTERRUPTED.0));
     }

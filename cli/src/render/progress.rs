@@ -4,6 +4,7 @@
 use std::io::Write;
 
 use alcedo_pipeline::{
+    error::ErrorKind,
     event::{Event, Unit, What},
     plan::Stage,
 };
@@ -95,6 +96,8 @@ impl<W: Write> Progress<W> {
             What::RunStarted { .. } => {
                 timeline.plan.notes.iter().map(|note| paint.dim(&format!("= {}", clean(note)))).collect()
             }
+            // Nobody wants to read what a build said before it was stopped.
+            What::StepFailed { error, .. } if error.kind == ErrorKind::Interrupted => Vec::new(),
             What::StepFailed { step, error, .. } => {
                 let Some(step) = timeline.step(step) else { return Vec::new() };
                 let mut lines = Vec::new();
@@ -111,7 +114,9 @@ impl<W: Write> Progress<W> {
                 lines
             }
             What::Checked { target, check, passed: false, detail, .. } => {
-                vec![format!("{} {} on {}: {}", paint.red("✗"), clean(check), clean(target), clean(detail))]
+                let mut lines = vec![format!("{} {} on {}", paint.red("✗"), clean(check), clean(target))];
+                lines.extend(detail.lines().map(|line| format!("  {}", clean(line))));
+                lines
             }
             What::Warning { message, hint } => {
                 let mut lines = vec![format!("{} {}", paint.yellow("warning:"), clean(message))];

@@ -23,6 +23,9 @@ pub struct Aftermath {
     pub url: Option<String>,
 }
 
+/// What a row's value may take of 80 columns.
+const VALUE_COLUMNS: usize = 66;
+
 /// The closing words.
 pub fn summary(report: &Report, timeline: &Timeline, aftermath: &Aftermath, paint: Paint) -> String {
     let mut text = String::new();
@@ -43,7 +46,8 @@ pub fn summary(report: &Report, timeline: &Timeline, aftermath: &Aftermath, pain
             stages(&mut text, report);
             if let Some((held, until)) = held(timeline) {
                 row(&mut text, "held", &format!("{held} until {}", moment(until)));
-                row(&mut text, "go back", &format!("alcedo rollback {of_environment}"));
+                let undo = if report.purpose == Purpose::Deploy { "go back" } else { "go forward" };
+                row(&mut text, undo, &format!("alcedo rollback {of_environment}"));
             }
         }
         Some(Outcome::Unwound | Outcome::Interrupted) => {
@@ -94,11 +98,24 @@ pub fn standing(text: &mut String, timeline: &Timeline) {
     }
 }
 
+/// Seconds per stage, on as many rows as 80 columns need.
 fn stages(text: &mut String, report: &Report) {
-    let stages: Vec<String> =
-        report.stages.iter().map(|stage| format!("{} {}", stage.stage, seconds(stage.seconds))).collect();
-    if !stages.is_empty() {
-        row(text, "stages", &stages.join(", "));
+    let mut name = "stages";
+    let mut line = String::new();
+    let last = report.stages.len().saturating_sub(1);
+    for (at, stage) in report.stages.iter().enumerate() {
+        let comma = if at == last { "" } else { "," };
+        let word = format!("{} {}{comma}", stage.stage, seconds(stage.seconds));
+        if !line.is_empty() && line.len() + 1 + word.len() > VALUE_COLUMNS {
+            row(text, std::mem::take(&mut name), &std::mem::take(&mut line));
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(&word);
+    }
+    if !line.is_empty() {
+        row(text, name, &line);
     }
 }
 

@@ -51,7 +51,7 @@ impl Story {
                     stage: *stage,
                     sign: *sign,
                     does: (*does).to_owned(),
-                    undo: None,
+                    undo: (*sign == Sign::Add).then(|| "remove it".to_owned()),
                     point_of_no_return: false,
                     action: Value::Null,
                 })
@@ -235,7 +235,7 @@ fn whole_deploy() -> Story {
 fn failed_build() -> Story {
     let mut story = Story::new(&[
         ("build/version", Stage::Build, Sign::Add, "take the version 2026.1120.190512"),
-        ("build/run", Stage::Build, Sign::Add, "run 3 commands"),
+        ("build/run", Stage::Build, Sign::Check, "run 3 commands"),
         ("launch/healthy", Stage::Launch, Sign::Check, "wait"),
     ]);
     story.start("build/version");
@@ -291,9 +291,7 @@ fn lines_of_a_failure() {
     1.3s build   | main.go:7:2: undefined: pritn
     1.5s build   run 3 commands: FAILED (0.2 s): `go build` ended with exit code 1
     1.5s build     because: a cause
-    1.6s build   undo: give it back ...
-    1.7s build   undo: done
-    1.8s build   undo: give it back ...
+    1.8s build   undo: give it back (take the version 2026.1120.190512) ...
     1.9s build   undo: done
     2.0s run     failed; everything it made is undone (20.0 s)
     ");
