@@ -9,13 +9,14 @@ use alcedo_pipeline::{
     context::StepContext,
     error::{ErrorKind, StepError},
     units::Span,
+    version::Version,
 };
 use aws_sdk_elasticloadbalancingv2::types::Tag;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::{clients::Clients, cloud_error::CloudError, flip::Group, probes::FrontDoor, tags::HELD_UNTIL};
+use crate::{clients::Clients, cloud_error::CloudError, flip::Group, probes::FrontDoor, tags};
 
 /// How many bad rounds of probes in a row end the hold.
 const BAD_IN_A_ROW: u32 = 3;
@@ -28,8 +29,17 @@ pub struct MarkHeld {
     pub blue: Option<String>,
     pub green: Group,
     /// What stood on green before, where it had been held itself.
-    pub green_before: Option<Timestamp>,
+    pub green_before: Option<HeldBefore>,
     pub span: Span,
+}
+
+/// Marks of a fleet that comes back into service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HeldBefore {
+    pub until: Timestamp,
+    pub replaces: Option<Version>,
+    /// The version that it replaces now: where `rollback` without a version goes next.
+    pub replaces_now: Option<Version>,
 }
 
 impl MarkHeld {
@@ -37,36 +47,52 @@ impl MarkHeld {
         let span = SignedDuration::try_from(self.span.duration()).unwrap_or(SignedDuration::MAX);
         let until = Timestamp::now().saturating_add(span).unwrap_or(Timestamp::MAX);
         if let Some(blue) = &self.blue {
-            tag(clients, blue, Some(until)).await?;
+            tag(clients, blue, tags::HELD_UNTIL, Some(until.to_string())).await?;
         }
-        if self.green_before.is_some() {
-            tag(clients, &self.green.arn(context)?, None).await?;
+        if let Some(before) = &self.green_before {
+            let green = self.green.arn(context)?;
+            tag(clients, &green, tags::HELD_UNTIL, None).await?;
+            tag(clients, &green, tags::REPLACES, before.replaces_now.map(|version| version.to_string())).await?;
         }
         Ok(json!({ "until": until }))
     }
 
     pub async fn undo(&self, clients: &Clients, context: &StepContext) -> Result<(), StepError> {
         if let Some(blue) = &self.blue {
-            tag(clients, blue, None).await?;
+            tag(clients, blue, tags::HELD_UNTIL, None).await?;
         }
-        if let Some(before) = self.green_before {
-            tag(clients, &self.green.arn(context)?, Some(before)).await?;
+        if let Some(before) = &self.green_before {
+            let green = self.green.arn(context)?;
+            tag(clients, &green, tags::HELD_UNTIL, Some(before.until.to_string())).await?;
+            tag(clients, &green, tags::REPLACES, before.replaces.map(|version| version.to_string())).await?;
         }
         Ok(())
     }
 }
 
-async fn tag(clients: &Clients, group: &str, until: Option<Timestamp>) -> Result<(), CloudError> {
-    match until {
-        Some(until) => {
-            let tag = Tag::builder().key(HELD_UNTIL).value(until.to_string()).build();
-            let call = clients.elb.add_tags().resource_arns(group).tags(tag);
-            call.send().await.map(drop).map_err(|error| CloudError::of("mark the fleet as held", error))
+async fn tag(clients: &Clients, group: &str, name: &str, value: Option<String>) -> Result<(), CloudError> {
+    let done = match value {
+        Some(value) => {
+            let tag = Tag::builder().key(name).value(value).build();
+            clients
+                .elb
+                .add_tags()
+                .resource_arns(group)
+                .tags(tag)
+                .send()
+                .await
+                .map(drop)
+                .map_err(|error| CloudError::of("mark the fleet", error))
         }
         None => {
-            let call = clients.elb.remove_tags().resource_arns(group).tag_keys(HELD_UNTIL);
-            call.send().await.map(drop).map_err(|error| CloudError::of("mark the fleet as no longer held", error))
+            let call = clients.elb.remove_tags().resource_arns(group).tag_keys(name);
+            call.send().await.map(drop).map_err(|error| CloudError::of("take a mark off the fleet", error))
         }
+    };
+    match done {
+        // A fleet that is gone needs no mark.
+        Err(error) if error.is("TargetGroupNotFound") => Ok(()),
+        done => done,
     }
 }
 

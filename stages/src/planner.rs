@@ -659,7 +659,11 @@ fn hold(
         Action::MarkHeld(hold::MarkHeld {
             blue: blue.map(|blue| blue.target_group.clone()),
             green: green.clone(),
-            green_before: held.and_then(|held| held.held_until),
+            green_before: held.and_then(|held| {
+                let until = held.held_until?;
+                let replaces_now = blue.map(|blue| blue.version);
+                Some(hold::HeldBefore { until, replaces: held.replaces, replaces_now })
+            }),
             span: settings.span,
         }),
     );
