@@ -278,7 +278,6 @@ async fn a_failing_step_and_a_failing_fetch_are_told_apart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs `ansible-playbook` on this machine: pipx install ansible-core"]
 async fn a_playbook_runs_over_the_pinned_connection() {
     let key = EphemeralKey::generate("alcedo test").await.unwrap();
     let server = Server::boot(&key).await;
@@ -303,7 +302,9 @@ async fn a_playbook_runs_over_the_pinned_connection() {
     let cancel = CancellationToken::new();
     let steps = step(serde_json::json!({ "greeting": "s3cret hello" }));
     let (sink, seen) = recording();
-    provision::execute(&session, &steps, &key, &sink, &cancel).await.unwrap_or_else(|error| panic!("{error:?}"));
+    provision::execute(&session, &steps, &key, &sink, &cancel)
+        .await
+        .unwrap_or_else(|error| panic!("{error:?} {:?}", error.hint()));
     assert!(lines(&seen).iter().any(|line| line.contains("PLAY RECAP")));
     let motd = session.run(&ShellCommand::new("cat /etc/motd")).await.unwrap();
     assert_eq!(motd.stdout, "s3cret hello from hello 1.2.3");

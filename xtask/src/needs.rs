@@ -71,6 +71,12 @@ pub const FOR_TESTS: &[Need] = &[
         present: || exists("ansible-playbook"),
     },
     Need {
+        what: "zstd",
+        why: "unpacks an artifact as a server does, in a test",
+        packages: &["zstd"],
+        present: || exists("zstd"),
+    },
+    Need {
         what: "Packer",
         why: "is a third party's client in tests of the local region",
         packages: &["packer"],
