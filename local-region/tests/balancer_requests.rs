@@ -202,7 +202,14 @@ async fn a_target_that_is_silent_for_the_idle_timeout_is_504() {
 #[tokio::test]
 async fn the_targets_own_errors_pass_through() {
     let colors = two_colors().await;
+    let before = colors.lab.counted(&colors.blue);
     let answer = client().get(colors.url("/status/500")).send().await.unwrap();
     assert_eq!(answer.status(), 500);
     assert_ne!(answer.headers().get(SERVER).map(|value| value.as_bytes()), Some("awselb/2.0".as_bytes()));
+    get(&client(), &colors.url("/")).await;
+    eventually("both to be counted, and one as an error", async || {
+        let now = colors.lab.counted(&colors.blue);
+        if now == (before.0 + 2, before.1 + 1) { Ok(()) } else { Err(format!("{before:?} {now:?}")) }
+    })
+    .await;
 }

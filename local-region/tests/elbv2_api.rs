@@ -235,7 +235,7 @@ async fn tags_are_kept_with_everything() {
     let lab = Lab::start(no_lags()).await;
     let group = lab.group("blue", &[]).await;
     let (listener, _) = lab.serve(&group).await;
-    let arns = [group, listener].map(|arn| arn.to_owned());
+    let arns = [group, listener];
     let resources = || arns.iter().enumerate().map(|(at, arn)| format!("ResourceArns.member.{}={arn}", at + 1));
     let add = form(&["Tags.member.1.Key=app", "Tags.member.1.Value=hello", "Tags.member.2.Key=run"]);
     lab.must("AddTags", &add.into_iter().chain(resources()).collect::<Vec<_>>()).await;

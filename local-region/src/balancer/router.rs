@@ -65,6 +65,7 @@ impl Router {
     ) -> bool {
         let group_cookie = cookie(header, GROUP_COOKIE);
         let Some(group) = listener.group(forward, group_cookie, &self.random) else { return false };
+        passage.cookies.clear();
         if let Some(seconds) = forward.sticky_seconds {
             passage.cookies.extend(stickiness::set_cookies(GROUP_COOKIE, &stickiness::token(&group.arn), seconds));
         }
@@ -84,6 +85,43 @@ impl Router {
             let upstream = group.target(self.node.index, cookie)?;
             if let Some(request) = upstream.begin(self.node.index, self.clock.now()) {
                 return Some(request);
+            }
+        }
+    }
+
+    /// Begins the passage of a request to a target, or says what the balancer answers itself.
+    ///
+    /// The node may take up a change after the request was given its view, and the targets that the view knows may have
+    /// left by then: such a request is decided anew, by the newer view.
+    fn decide(&self, mut listener: Arc<ListenerView>, asked: &Asked<'_>, passage: &mut Passage) -> Option<Answer> {
+        loop {
+            match &listener.action(asked).kind {
+                ActionKind::Forward(forward) => {
+                    if self.choose(&listener, forward, asked.header, passage) {
+                        return None;
+                    }
+                    match self.node.listener(&self.listener_arn) {
+                        Some(newer) if !Arc::ptr_eq(&newer, &listener) => listener = newer,
+                        _ => return Some(Answer::error(503)),
+                    }
+                }
+                ActionKind::FixedResponse(response) => {
+                    return Some(Answer {
+                        status: response.status,
+                        content_type: Some(response.content_type.clone().unwrap_or_else(|| "text/plain".into())),
+                        location: None,
+                        body: response.body.clone().unwrap_or_default().into(),
+                    });
+                }
+                ActionKind::Redirect(redirect) => {
+                    let location = redirect.location(&RedirectedRequest {
+                        host: asked.host(),
+                        port: listener.port,
+                        path: asked.path(),
+                        query: asked.query(),
+                    });
+                    return Some(Answer::redirect(redirect.status, location));
+                }
             }
         }
     }
@@ -115,31 +153,10 @@ impl ProxyHttp for Router {
             session.set_read_timeout(Some(listener.idle_timeout));
         }
         session.set_write_timeout(Some(listener.idle_timeout));
-        let source = client(session);
-        let asked = Asked { header: session.req_header(), source };
-        match &listener.action(&asked).kind {
-            ActionKind::Forward(forward) => {
-                let found = self.choose(&listener, forward, session.req_header(), passage);
-                if found { Ok(false) } else { self.answer(session, Answer::error(503)).await }
-            }
-            ActionKind::FixedResponse(response) => {
-                let answer = Answer {
-                    status: response.status,
-                    content_type: Some(response.content_type.clone().unwrap_or_else(|| "text/plain".into())),
-                    location: None,
-                    body: response.body.clone().unwrap_or_default().into(),
-                };
-                self.answer(session, answer).await
-            }
-            ActionKind::Redirect(redirect) => {
-                let location = redirect.location(&RedirectedRequest {
-                    host: asked.host(),
-                    port: listener.port,
-                    path: asked.path(),
-                    query: asked.query(),
-                });
-                self.answer(session, Answer::redirect(redirect.status, location)).await
-            }
+        let asked = Asked { header: session.req_header(), source: client(session) };
+        match self.decide(listener, &asked, passage) {
+            None => Ok(false),
+            Some(answer) => self.answer(session, answer).await,
         }
     }
 
@@ -161,7 +178,7 @@ impl ProxyHttp for Router {
         };
         let upstream = &request.upstream;
         let mut peer = HttpPeer::new(upstream.address, false, String::new());
-        peer.group_key = upstream.id;
+        peer.group_key = upstream.pool(self.node.index);
         peer.options.read_timeout = Some(listener.idle_timeout);
         peer.options.write_timeout = Some(listener.idle_timeout);
         peer.options.idle_timeout = Some(listener.idle_timeout);
@@ -289,5 +306,65 @@ impl Request for Asked<'_> {
 
     fn source(&self) -> IpAddr {
         self.source
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::{BTreeMap, BTreeSet},
+        time::Duration,
+    };
+
+    use rand::SeedableRng;
+
+    use super::*;
+    use crate::{
+        balancer::{
+            routes::{GroupRoutes, ListenerRoutes, Routes},
+            upstreams::Upstreams,
+            view::View,
+        },
+        clock::SystemClock,
+        state::elbv2::{Action, TargetKey, WeightedGroup},
+    };
+
+    /// A listener that forwards to one group, whose one target is on `port`.
+    fn routes(port: u16) -> Routes {
+        let arn = port.to_string();
+        let target = TargetKey { group_arn: arn.clone(), id: "127.0.0.1".into(), port };
+        let targets = vec![(target, ([127, 0, 0, 1], port).into())];
+        let forward = Forward { groups: vec![WeightedGroup { arn: arn.clone(), weight: 1 }], sticky_seconds: None };
+        let listener = ListenerRoutes {
+            port: 80,
+            idle_timeout: Duration::from_secs(60),
+            forwarded_for: ForwardedFor::Append,
+            rules: Vec::new(),
+            default: Action { order: None, kind: ActionKind::Forward(forward) },
+            groups: BTreeMap::from([(arn, GroupRoutes { targets, sticky_seconds: None, least_outstanding: false })]),
+        };
+        Routes { listeners: BTreeMap::from([("listener".into(), listener)]), draining: BTreeSet::new() }
+    }
+
+    #[test]
+    fn a_request_that_a_change_overtakes_goes_where_the_change_says() {
+        let upstreams = Upstreams::new(1);
+        let node = Arc::new(Node::new(0, Ipv4Addr::LOCALHOST));
+        let adopt = |routes: &Routes| node.adopt(routes, Arc::new(View::new(routes, &upstreams)), &upstreams);
+        let router = Router {
+            node: Arc::clone(&node),
+            listener_arn: "listener".into(),
+            clock: Arc::new(SystemClock),
+            random: Mutex::new(StdRng::seed_from_u64(7)),
+        };
+        let header = RequestHeader::build("GET", b"/", None).unwrap();
+        let asked = Asked { header: &header, source: Ipv4Addr::LOCALHOST.into() };
+
+        adopt(&routes(1));
+        let old = node.listener("listener").unwrap();
+        adopt(&routes(2));
+        let mut passage = Passage::default();
+        assert!(router.decide(old, &asked, &mut passage).is_none(), "it is not answered 503");
+        assert_eq!(passage.request.unwrap().upstream.key.port, 2);
     }
 }

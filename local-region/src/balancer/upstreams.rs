@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     net::{Shutdown, SocketAddr, TcpStream},
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering::SeqCst},
     },
 };
@@ -29,8 +29,6 @@ pub enum Fitness {
 pub struct Upstream {
     pub key: TargetKey,
     pub address: SocketAddr,
-    /// Tells the connection pools of two groups with the same server apart.
-    pub id: u64,
     fitness: AtomicU8,
     nodes: Vec<NodeSide>,
     requests: AtomicU64,
@@ -46,7 +44,25 @@ struct NodeSide {
     closing: AtomicBool,
     /// It drains by the records that this node has taken up, so the end of its draining cuts what is left.
     draining: AtomicBool,
+    /// Names the pool of connections that requests may reuse. It changes when the target comes back after it left, so
+    /// that none of the connections that were closed then is taken for an open one.
+    pool: AtomicU64,
+    /// Second handles of its open connections. Held while connections are closed and while the target comes back, so
+    /// that the one does not hit what the other has let in.
     links: Mutex<HashMap<u64, TcpStream>>,
+}
+
+/// Every pool has a number of its own.
+static NEXT_POOL: AtomicU64 = AtomicU64::new(1);
+
+impl NodeSide {
+    fn new() -> Self {
+        Self { pool: AtomicU64::new(NEXT_POOL.fetch_add(1, SeqCst)), ..Self::default() }
+    }
+
+    fn links(&self) -> MutexGuard<'_, HashMap<u64, TcpStream>> {
+        self.links.lock().expect("no panic while links are held")
+    }
 }
 
 /// What a target has done so far, over all nodes.
@@ -61,13 +77,12 @@ pub struct Counters {
 }
 
 impl Upstream {
-    fn new(key: TargetKey, address: SocketAddr, id: u64, nodes: usize) -> Self {
+    fn new(key: TargetKey, address: SocketAddr, nodes: usize) -> Self {
         Self {
             key,
             address,
-            id,
             fitness: AtomicU8::new(Fitness::Doubtful as u8),
-            nodes: (0..nodes).map(|_| NodeSide::default()).collect(),
+            nodes: (0..nodes).map(|_| NodeSide::new()).collect(),
             requests: AtomicU64::new(0),
             errors: AtomicU64::new(0),
             last_request_millis: AtomicI64::new(i64::MIN),
@@ -117,10 +132,20 @@ impl Upstream {
         self.errors.fetch_add(1, SeqCst);
     }
 
+    /// The pool of connections that a request to this target may reuse.
+    pub fn pool(&self, node: usize) -> u64 {
+        self.nodes[node].pool.load(SeqCst)
+    }
+
     /// Takes requests on this node, again or for the first time.
     pub fn stay(&self, node: usize) {
-        self.nodes[node].draining.store(false, SeqCst);
-        self.nodes[node].closing.store(false, SeqCst);
+        let side = &self.nodes[node];
+        let _links = side.links();
+        side.draining.store(false, SeqCst);
+        if side.closing.load(SeqCst) {
+            side.pool.store(NEXT_POOL.fetch_add(1, SeqCst), SeqCst);
+            side.closing.store(false, SeqCst);
+        }
     }
 
     /// Takes no new requests on this node.
@@ -139,33 +164,31 @@ impl Upstream {
 
     fn close_if_idle(&self, node: usize) {
         let side = &self.nodes[node];
-        if side.closing.load(SeqCst) && side.in_flight.load(SeqCst) == 0 {
-            self.cut(node);
+        if side.closing.load(SeqCst) {
+            let links = side.links();
+            if side.closing.load(SeqCst) && side.in_flight.load(SeqCst) == 0 {
+                end(&links);
+            }
         }
     }
 
     /// Ends every connection of this node, whatever is on it.
     fn cut(&self, node: usize) {
-        let links = self.nodes[node].links.lock().expect("no panic while links are held");
-        for link in links.values() {
-            // One that the other side has ended already is as cut as can be.
-            let _ = link.shutdown(Shutdown::Both);
-        }
+        end(&self.nodes[node].links());
     }
 
     /// Remembers a connection, so that it can be cut; `link` is a second handle of its socket.
     pub fn add_link(&self, node: usize, id: u64, link: TcpStream) {
-        let side = &self.nodes[node];
-        side.links.lock().expect("no panic while links are held").insert(id, link);
+        self.nodes[node].links().insert(id, link);
     }
 
     /// Forgets a connection that is about to be closed.
     pub fn remove_link(&self, node: usize, id: u64) {
-        self.nodes[node].links.lock().expect("no panic while links are held").remove(&id);
+        self.nodes[node].links().remove(&id);
     }
 
     pub fn connections(&self, node: usize) -> usize {
-        self.nodes[node].links.lock().expect("no panic while links are held").len()
+        self.nodes[node].links().len()
     }
 
     pub fn counters(&self) -> Counters {
@@ -177,6 +200,13 @@ impl Upstream {
             in_flight: (0..self.nodes.len()).map(|node| self.in_flight(node)).sum(),
             last_request: Timestamp::from_millisecond(millis).ok().filter(|_| millis != i64::MIN),
         }
+    }
+}
+
+fn end(links: &HashMap<u64, TcpStream>) {
+    for link in links.values() {
+        // One that the other side has ended already is as closed as can be.
+        let _ = link.shutdown(Shutdown::Both);
     }
 }
 
@@ -199,12 +229,11 @@ impl Drop for InFlight {
 pub struct Upstreams {
     nodes: usize,
     known: Mutex<HashMap<TargetKey, Arc<Upstream>>>,
-    next_id: AtomicU64,
 }
 
 impl Upstreams {
     pub fn new(nodes: usize) -> Self {
-        Self { nodes, known: Mutex::default(), next_id: AtomicU64::new(1) }
+        Self { nodes, known: Mutex::default() }
     }
 
     #[cfg(test)]
@@ -218,8 +247,7 @@ impl Upstreams {
         match known.get(key) {
             Some(upstream) if upstream.address == address => Arc::clone(upstream),
             _ => {
-                let id = self.next_id.fetch_add(1, SeqCst);
-                let upstream = Arc::new(Upstream::new(key.clone(), address, id, self.nodes));
+                let upstream = Arc::new(Upstream::new(key.clone(), address, self.nodes));
                 known.insert(key.clone(), Arc::clone(&upstream));
                 upstream
             }
@@ -240,7 +268,7 @@ impl Upstreams {
         });
     }
 
-    fn locked(&self) -> std::sync::MutexGuard<'_, HashMap<TargetKey, Arc<Upstream>>> {
+    fn locked(&self) -> MutexGuard<'_, HashMap<TargetKey, Arc<Upstream>>> {
         self.known.lock().expect("no panic while the targets are held")
     }
 }
@@ -253,7 +281,7 @@ mod tests {
 
     fn upstream() -> Arc<Upstream> {
         let key = TargetKey { group_arn: "g".into(), id: "127.0.0.1".into(), port: 80 };
-        Arc::new(Upstream::new(key, "127.0.0.1:80".parse().unwrap(), 1, 2))
+        Arc::new(Upstream::new(key, "127.0.0.1:80".parse().unwrap(), 2))
     }
 
     /// A connection known to node 0, and its other end.
@@ -314,8 +342,12 @@ mod tests {
     #[test]
     fn a_target_that_comes_back_takes_requests_again() {
         let upstream = upstream();
+        let before = upstream.pool(0);
+        upstream.stay(0);
+        assert_eq!(upstream.pool(0), before, "it never left");
         upstream.leave(0, true);
         upstream.stay(0);
+        assert_ne!(upstream.pool(0), before, "no connection from before is reused");
         assert!(upstream.begin(0, Timestamp::UNIX_EPOCH).is_some());
         assert_eq!(upstream.counters().requests, 1);
     }

@@ -83,10 +83,12 @@ impl Lab {
         balancer.stop().await;
     }
 
-    pub fn requests_to(&self, target_port: u16) -> u64 {
+    /// Requests to a target, and those of them that failed.
+    pub fn counted(&self, target: &Backend) -> (u64, u64) {
         let balancer = self.balancer.lock().unwrap();
         let counters = balancer.as_ref().expect("it runs").counters();
-        counters.iter().filter(|known| known.target.port == target_port).map(|known| known.requests).sum()
+        let known = counters.iter().find(|known| known.target.port == target.address.port());
+        known.map_or((0, 0), |known| (known.requests, known.errors))
     }
 
     pub fn advance(&self, by: Duration) {

@@ -6,9 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Elbv2, Refusal, Server, ServerState, Servers, Target, TargetGroup, TargetType,
-    health::{TargetHealth, Unused},
-    names, quota,
+    Elbv2, Refusal, Server, ServerState, Servers, Target, TargetGroup, TargetType, health::TargetHealth, names, quota,
 };
 
 /// Which target of which group.
@@ -101,8 +99,9 @@ impl Elbv2 {
         Ok(())
     }
 
-    /// Lets targets drain for the group's deregistration delay. A target that got no requests because its group is in
-    /// no use leaves at once. Without a port, the target leaves on the group's own port.
+    /// Lets targets drain for the group's deregistration delay. A target that gets no requests anyway, because its
+    /// group is in no use or its instance is gone, leaves at once. Without a port, the target leaves on the group's own
+    /// port.
     ///
     /// # Errors
     /// `TargetGroupNotFound`; `InvalidTarget` where one is not registered, and nothing changes then.
@@ -132,7 +131,7 @@ impl Elbv2 {
             if !leaves || target.drains_until.is_some() {
                 return true;
             }
-            let idle = matches!(target.health(), TargetHealth::Unused(Unused::NotInUse | Unused::ZoneNotEnabled));
+            let idle = matches!(target.health(), TargetHealth::Unused(_));
             if idle || delay.is_zero() {
                 return false;
             }

@@ -1,5 +1,5 @@
-//! From single health checks to a target's health: the first pass is enough for a new target, later changes take as many
-//! checks in a row as the thresholds say.
+//! From single health checks to a target's health: the first pass is enough for a new target, later changes take as
+//! many checks in a row as the thresholds say.
 
 use serde::{Deserialize, Serialize};
 

@@ -86,7 +86,8 @@ fn settle(region: &Region) {
     let registration = region.config.lags.registration;
     let due = region.read(|world| world.elbv2.unsettled(&world.ec2, registration, now));
     if !due.is_empty() {
-        let _ = change(region, |_, _| Ok(()));
+        // Changing nothing cannot be refused.
+        let _: Result<(), ApiError> = change(region, |_, _| Ok(()));
     }
 }
 
