@@ -172,7 +172,10 @@ impl<W: Write> Lines<W> {
     fn line(&mut self, timeline: &Timeline, at: Timestamp, place: &str, text: &str) {
         let elapsed = format!("{:.1}s", timeline.elapsed(at));
         // What an error or a check quotes can have several lines.
-        let lines: String = text.lines().map(|line| format!("{elapsed:>8} {place:<7} {}\n", clean(line))).collect();
+        let lines: String = text
+            .lines()
+            .map(|line| format!("{elapsed:>8} {place:<7} {}", clean(line)).trim_end().to_owned() + "\n")
+            .collect();
         let _ = self.out.write_all(lines.as_bytes()).and_then(|()| self.out.flush());
         self.last_line = at;
     }

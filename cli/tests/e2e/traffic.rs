@@ -1,0 +1,135 @@
+//! A steady stream of requests to the balancer, and what came back.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use serde_json::Value;
+use tokio::{runtime::Handle, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+/// Each client's pause between an answer and its next request.
+const PAUSE: Duration = Duration::from_millis(25);
+
+/// An answer that takes longer counts as lost. Far above what a busy machine needs.
+const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How many failures are kept with their reason.
+const REASONS_KEPT: usize = 10;
+
+/// What a stream of requests saw.
+#[derive(Debug, Default)]
+pub struct Tally {
+    pub sent: u64,
+    pub failed: u64,
+    pub reasons: Vec<String>,
+    /// Answers by the version that gave them.
+    pub versions: BTreeMap<String, u64>,
+}
+
+impl Tally {
+    fn count(&mut self, answer: Result<String, String>) {
+        self.sent += 1;
+        match answer {
+            Ok(version) => *self.versions.entry(version).or_default() += 1,
+            Err(reason) => {
+                self.failed += 1;
+                if self.reasons.len() < REASONS_KEPT {
+                    self.reasons.push(reason);
+                }
+            }
+        }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.sent += other.sent;
+        self.failed += other.failed;
+        self.reasons.extend(other.reasons);
+        for (version, answers) in other.versions {
+            *self.versions.entry(version).or_default() += answers;
+        }
+    }
+
+    /// Asserts that every request was answered, and that there were some.
+    #[track_caller]
+    pub fn assert_all_answered(&self) {
+        assert!(self.sent > 0, "no request was sent");
+        assert!(self.failed == 0, "{} of {} requests failed: {:#?}", self.failed, self.sent, self.reasons);
+    }
+}
+
+/// Requests that are being sent until [`Traffic::stop`].
+pub struct Traffic {
+    runtime: Handle,
+    stop: CancellationToken,
+    clients: Vec<JoinHandle<Tally>>,
+}
+
+impl Traffic {
+    /// Asks every node for `/version`: one client over a connection that it keeps open, one over a new connection for
+    /// each request.
+    pub fn start(runtime: &Handle, nodes: &[SocketAddr]) -> Self {
+        let stop = CancellationToken::new();
+        let kinds = nodes.iter().flat_map(|node| [(*node, true), (*node, false)]);
+        let clients = kinds.map(|(node, keeps_open)| runtime.spawn(send(node, keeps_open, stop.clone()))).collect();
+        Self { runtime: runtime.clone(), stop, clients }
+    }
+
+    /// Ends the stream; every request that was sent is waited for and counted.
+    pub fn stop(mut self) -> Tally {
+        self.stop.cancel();
+        let mut tally = Tally::default();
+        for client in std::mem::take(&mut self.clients) {
+            tally.add(self.runtime.block_on(client).expect("a client does not panic"));
+        }
+        tally
+    }
+}
+
+impl Drop for Traffic {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+async fn send(node: SocketAddr, keeps_open: bool, stop: CancellationToken) -> Tally {
+    let client = client(keeps_open);
+    let mut tally = Tally::default();
+    while !stop.is_cancelled() {
+        let answer = version_at(&client, node).await;
+        tally.count(answer.map_err(|why| format!("{node}, {} connection: {why}", kind(keeps_open))));
+        tokio::select! {
+            () = tokio::time::sleep(PAUSE) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+    tally
+}
+
+const fn kind(keeps_open: bool) -> &'static str {
+    if keeps_open { "kept" } else { "new" }
+}
+
+/// A client that sends each request once: what a retry would hide is what is looked for.
+pub fn client(keeps_open: bool) -> reqwest::Client {
+    let builder = reqwest::Client::builder().no_proxy().timeout(REQUEST_DEADLINE).retry(reqwest::retry::never());
+    let builder = if keeps_open { builder } else { builder.pool_max_idle_per_host(0) };
+    builder.build().expect("a plain client can be built")
+}
+
+/// The version that answers at a node.
+pub async fn version_at(client: &reqwest::Client, node: SocketAddr) -> Result<String, String> {
+    let answer = client.get(format!("http://{node}/version")).send().await.map_err(|error| chain(&error))?;
+    let status = answer.status();
+    let body = answer.text().await.map_err(|error| chain(&error))?;
+    if !status.is_success() {
+        return Err(format!("{status}: {body}"));
+    }
+    let json: Value = serde_json::from_str(&body).map_err(|_| format!("not JSON: {body:?}"))?;
+    // Build metadata, the commit, does not tell versions apart.
+    let version = json["version"].as_str().and_then(|version| version.split('+').next());
+    version.map(str::to_owned).ok_or_else(|| format!("no version: {body:?}"))
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
