@@ -1,7 +1,7 @@
 //! Has anything changed that a build goes by? If not, its artifact is still the right one.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
@@ -23,7 +23,7 @@ struct Inputs<'a> {
     format: u32,
     source: &'a str,
     base: &'a BuildBase,
-    packages: &'a [String],
+    packages: BTreeSet<&'a str>,
     working_directory: &'a Path,
     commands: &'a [String],
     environment: &'a BTreeMap<String, String>,
@@ -42,11 +42,13 @@ pub fn fingerprint(spec: &BuildSpec) -> Result<String, SourceError> {
 }
 
 fn of(spec: &BuildSpec, source: &str) -> String {
+    // A set: the order in which the file names them does not count, nor that one is named twice.
+    let packages: BTreeSet<&str> = spec.root.packages.iter().map(String::as_str).collect();
     canon::digest(&Inputs {
         format: BUILD_FORMAT,
         source,
         base: &spec.root.base,
-        packages: &spec.root.packages,
+        packages,
         working_directory: &spec.working_directory,
         commands: &spec.commands,
         environment: &spec.environment,
@@ -58,7 +60,7 @@ fn of(spec: &BuildSpec, source: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeSet, time::Duration};
+    use std::time::Duration;
 
     use super::*;
     use crate::build_image::BuildRoot;
@@ -84,6 +86,10 @@ mod tests {
         let before = of(&spec(), "s");
         assert_eq!(of(&spec(), "s"), before);
         assert_eq!(of(&BuildSpec { source: "/elsewhere".into(), timeout: Duration::ZERO, ..spec() }, "s"), before);
+
+        let mut twice = spec();
+        twice.root.packages = vec!["gcc".into(), "gcc".into()];
+        assert_eq!(of(&twice, "s"), before);
 
         let changed = |change: &dyn Fn(&mut BuildSpec)| {
             let mut spec = spec();

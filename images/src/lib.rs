@@ -7,7 +7,7 @@
 //!    └──────────────────▶ server's base ─ builder: provision, scrub ─▶ server image ◀─ installed from ┘
 //! ```
 //!
-//! The first makes the artifact: [`build_image`] adds build packages to the recipe's root, [`container`] runs the build
+//! The first makes the artifact: [`build_image`] adds build packages to the recipe's root, [`build`] runs the commands
 //! in it, [`archive`] packs what it made. The second makes the server image: [`session`] reaches a builder whose host
 //! key was read from its [`console`], [`provision`] installs the artifact and runs the project's steps, [`scrub`]
 //! removes what belongs to one machine only. [`base_match`] keeps the arrows together: an artifact is installed only on

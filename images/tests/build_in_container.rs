@@ -205,12 +205,18 @@ async fn caches_are_kept_between_builds() {
     let root = root(&engine).await;
     let build = serde_json::json!({
         "recipe": "debian-bookworm",
-        "cache": ["/var/cache/count"],
-        "commands": ["echo x >>/var/cache/count/runs; echo x >>/elsewhere; wc -l </var/cache/count/runs >out; wc -l </elsewhere >>out"],
-        "pack": ["out"],
+        // The second is inside the source, as compilers' folders are, and what is packed lies in it.
+        "cache": ["/var/cache/count", "/src/target"],
+        "commands": [
+            "echo x >>/var/cache/count/runs; echo x >>/elsewhere; echo x >>target/runs",
+            "cat /var/cache/count/runs /elsewhere target/runs | wc -l >target/out",
+        ],
+        "pack": ["target/out"],
     });
-    let volume = build::cache_volume(app, "/var/cache/count", &root.base);
-    let _ = engine.docker().remove_volume(&volume, None::<RemoveVolumeOptions>).await;
+    let volumes = ["/var/cache/count", "/src/target"].map(|path| build::cache_volume(app, path, &root.base));
+    for volume in &volumes {
+        let _ = engine.docker().remove_volume(volume, None::<RemoveVolumeOptions>).await;
+    }
     let mut counts = Vec::new();
     for _ in 0..2 {
         let out = source.path().join("artifact");
@@ -218,8 +224,10 @@ async fn caches_are_kept_between_builds() {
         let mut tar = tar::Archive::new(zstd::Decoder::new(fs::File::open(&out).unwrap()).unwrap());
         counts.push(std::io::read_to_string(tar.entries().unwrap().next().unwrap().unwrap()).unwrap());
     }
-    engine.docker().remove_volume(&volume, None::<RemoveVolumeOptions>).await.unwrap();
-    assert_eq!(counts, ["1\n1\n", "2\n1\n"], "the cache is kept, the rest is not");
+    for volume in &volumes {
+        engine.docker().remove_volume(volume, None::<RemoveVolumeOptions>).await.unwrap();
+    }
+    assert_eq!(counts, ["3\n", "5\n"], "the caches are kept, the rest is not");
 }
 
 #[tokio::test(flavor = "multi_thread")]
