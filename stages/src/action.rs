@@ -10,7 +10,9 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{bake, build, flip, hold, ingress, launch, publish, retire, site::Site, smoke, workshop::Workshop};
+use crate::{
+    bake, build, flip, hold, ingress, launch, preview, publish, retire, site::Site, smoke, workshop::Workshop,
+};
 
 /// What one step does, with everything it needs to know.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,14 +32,14 @@ pub enum Action {
     CreateImage(bake::CreateImage),
     EndBuilder(bake::EndBuilder),
     CreateTargetGroup(launch::CreateTargetGroup),
-    AttachPreview(launch::AttachPreview),
+    AttachPreview(preview::AttachPreview),
     LaunchInstances(launch::LaunchInstances),
     RegisterTargets(launch::RegisterTargets),
     AwaitHealthy(launch::AwaitHealthy),
     SmokeTest(smoke::SmokeTest),
     Switch(flip::Switch),
     Prove(flip::Prove),
-    ReleasePreview(flip::ReleasePreview),
+    ReleasePreview(preview::ReleasePreview),
     MarkHeld(hold::MarkHeld),
     Watch(hold::Watch),
     Drain(retire::Drain),

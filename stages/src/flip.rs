@@ -9,7 +9,6 @@ use std::{
 use alcedo_pipeline::{
     context::StepContext,
     error::{ErrorKind, StepError},
-    file::PreviewHeader,
     units::Span,
     wait::{Look, Wait},
 };
@@ -18,8 +17,7 @@ use serde_json::{Value, json};
 
 use crate::{
     clients::Clients,
-    cloud_error::CloudError,
-    launch::{self, TARGET_GROUP},
+    launch,
     listener::{self, Place, Routing},
     probes::FrontDoor,
 };
@@ -200,61 +198,4 @@ struct Seen {
     rounds: u64,
     /// Since when every answer was the new version's.
     quiet_since: Option<Instant>,
-}
-
-/// After the flip the candidate's header no longer means this fleet; the version itself still does.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ReleasePreview {
-    Header {
-        header: PreviewHeader,
-    },
-    /// The preview listener goes on to the fleet that was replaced, which keeps it health-checked while it is held.
-    Port {
-        to: Option<Routing>,
-    },
-}
-
-#[derive(Debug, Deserialize)]
-struct MadePreview {
-    rule: Option<String>,
-    listener: Option<String>,
-}
-
-impl ReleasePreview {
-    pub async fn run(&self, clients: &Clients, context: &StepContext) -> Result<Value, StepError> {
-        let made: MadePreview = context.output(launch::PREVIEW)?;
-        match (self, made) {
-            (Self::Header { header }, MadePreview { rule: Some(rule), .. }) => {
-                let values = vec![context.plan().version.to_string()];
-                set_header(clients, &rule, &header.name, values).await?;
-            }
-            (Self::Port { to: Some(routing) }, MadePreview { listener: Some(arn), .. }) => {
-                listener::write(clients, &Place::Listener { arn }, routing).await?;
-            }
-            _ => {}
-        }
-        Ok(Value::Null)
-    }
-
-    pub async fn undo(&self, clients: &Clients, context: &StepContext) -> Result<(), StepError> {
-        let Some(made) = context.maybe_output::<MadePreview>(launch::PREVIEW)? else { return Ok(()) };
-        match (self, made) {
-            (Self::Header { header }, MadePreview { rule: Some(rule), .. }) => {
-                let values = vec![header.value.clone(), context.plan().version.to_string()];
-                set_header(clients, &rule, &header.name, values).await?;
-            }
-            (Self::Port { to: Some(_) }, MadePreview { listener: Some(arn), .. }) => {
-                let group = context.output::<launch::MadeGroup>(TARGET_GROUP)?;
-                listener::write(clients, &Place::Listener { arn }, &Routing::to(group.arn)).await?;
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-}
-
-async fn set_header(clients: &Clients, rule: &str, name: &str, values: Vec<String>) -> Result<(), CloudError> {
-    let call = clients.elb.modify_rule().rule_arn(rule).conditions(launch::header_condition(name, values));
-    call.send().await.map(drop).map_err(|error| CloudError::of("change the preview rule", error))
 }

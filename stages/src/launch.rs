@@ -9,14 +9,14 @@ use alcedo_pipeline::{
     context::StepContext,
     error::{ErrorKind, StepError},
     event::Unit,
-    file::{HealthCheck, PreviewHeader},
+    file::HealthCheck,
     resource::Resource,
     units::Span,
     wait::{Look, Wait},
 };
 use aws_sdk_elasticloadbalancingv2::types::{
-    HttpHeaderConditionConfig, Matcher, ProtocolEnum, RuleCondition, TargetDescription, TargetGroupAttribute,
-    TargetHealthDescription, TargetHealthStateEnum, TargetTypeEnum,
+    Matcher, ProtocolEnum, TargetDescription, TargetGroupAttribute, TargetHealthDescription, TargetHealthStateEnum,
+    TargetTypeEnum,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -24,14 +24,12 @@ use serde_json::{Value, json};
 use crate::{
     clients::{Clients, elb_once},
     cloud_error::CloudError,
-    listener::{self, Place, Routing},
-    servers,
+    listener, servers,
     tags::{self, Tags},
 };
 
 /// Step names that other steps read from.
 pub const TARGET_GROUP: &str = "launch/target-group";
-pub const PREVIEW: &str = "launch/preview";
 pub const INSTANCES: &str = "launch/instances";
 
 /// How many healthy readings in a row count: DescribeTargetHealth answers from a view that lags.
@@ -141,68 +139,6 @@ pub async fn delete_target_group(clients: &Clients, arn: &str) -> Result<(), Ste
     }
 }
 
-/// Makes green reachable without traffic.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum AttachPreview {
-    /// A rule on the production listener. It also answers to the version itself, so that this fleet stays reachable, and
-    /// health-checked, when it is no longer the candidate.
-    Header { listener: String, header: PreviewHeader, priority: u32 },
-    /// A second listener of the balancer. `before` is what it did, where it exists.
-    Port { balancer: String, port: u16, listener: Option<String>, before: Option<Routing> },
-}
-
-impl AttachPreview {
-    pub async fn run(&self, clients: &Clients, context: &StepContext) -> Result<Value, StepError> {
-        let group = group_made(context)?;
-        match self {
-            Self::Header { listener, header, priority } => {
-                let rule = match find_rule(clients, listener, &group).await? {
-                    Some(rule) => rule,
-                    None => create_rule(clients, context, listener, header, *priority, &group).await?,
-                };
-                context.own(Resource::new("listener rule", &rule)).await?;
-                Ok(json!({ "rule": rule }))
-            }
-            Self::Port { listener: Some(arn), .. } => {
-                listener::write(clients, &Place::Listener { arn: arn.clone() }, &Routing::to(group)).await?;
-                Ok(json!({ "listener": arn }))
-            }
-            Self::Port { balancer, port, .. } => {
-                let arn = match find_listener(clients, balancer, *port).await? {
-                    Some(arn) => arn,
-                    None => create_listener(clients, context, balancer, *port, &group).await?,
-                };
-                context.own(Resource::new("listener", &arn)).await?;
-                Ok(json!({ "listener": arn }))
-            }
-        }
-    }
-
-    pub async fn undo(&self, clients: &Clients, context: &StepContext) -> Result<(), StepError> {
-        match self {
-            Self::Header { listener, .. } => match context.maybe_output::<MadeGroup>(TARGET_GROUP)? {
-                Some(group) => match find_rule(clients, listener, &group.arn).await? {
-                    Some(rule) => delete_rule(clients, &rule).await,
-                    None => Ok(()),
-                },
-                None => Ok(()),
-            },
-            Self::Port { listener: Some(arn), before: Some(before), .. } => {
-                Ok(listener::write(clients, &Place::Listener { arn: arn.clone() }, before).await?)
-            }
-            Self::Port { balancer, port, .. } => match find_listener(clients, balancer, *port).await? {
-                Some(arn) => {
-                    let call = clients.elb.delete_listener().listener_arn(&arn);
-                    call.send().await.map_err(|error| CloudError::of("delete the preview listener", error))?;
-                    Ok(())
-                }
-                None => Ok(()),
-            },
-        }
-    }
-}
-
 #[derive(Debug, Deserialize)]
 pub struct MadeGroup {
     pub arn: String,
@@ -211,126 +147,6 @@ pub struct MadeGroup {
 /// The target group that this run made.
 pub fn group_made(context: &StepContext) -> Result<String, StepError> {
     Ok(context.output::<MadeGroup>(TARGET_GROUP)?.arn)
-}
-
-/// The rule that forwards to this group alone, which no other fleet's rule does.
-async fn find_rule(clients: &Clients, listener: &str, group: &str) -> Result<Option<String>, CloudError> {
-    let mut marker = None;
-    loop {
-        let call = clients.elb.describe_rules().listener_arn(listener).set_marker(marker);
-        let page = call.send().await.map_err(|error| CloudError::of("read the listener's rules", error))?;
-        for rule in page.rules() {
-            let ours = Routing::read(rule.actions()).is_ok_and(|routing| routing.named() == [group]);
-            if let (true, Some(arn)) = (ours && rule.priority() != Some("default"), rule.rule_arn()) {
-                return Ok(Some(arn.to_owned()));
-            }
-        }
-        marker = page.next_marker().map(str::to_owned);
-        if marker.is_none() {
-            return Ok(None);
-        }
-    }
-}
-
-async fn create_rule(
-    clients: &Clients,
-    context: &StepContext,
-    listener: &str,
-    header: &PreviewHeader,
-    priority: u32,
-    group: &str,
-) -> Result<String, StepError> {
-    let values = [header.value.clone(), context.plan().version.to_string()];
-    let call = clients
-        .elb
-        .create_rule()
-        .listener_arn(listener)
-        .priority(i32::try_from(priority).unwrap_or(i32::MAX))
-        .conditions(header_condition(&header.name, values))
-        .actions(Routing::to(group).action())
-        .set_tags(Some(tags(context).elb()));
-    match call.customize().config_override(elb_once()).send().await {
-        Ok(answer) => {
-            let arn = answer.rules().first().and_then(|rule| rule.rule_arn());
-            Ok(arn.unwrap_or_default().to_owned())
-        }
-        Err(error) => {
-            let error = CloudError::of(format!("create the preview rule with priority {priority}"), error);
-            if error.is("PriorityInUse") {
-                return Err(StepError::new(
-                    ErrorKind::Changed,
-                    format!("priority {priority} was taken since the plan was made"),
-                )
-                .hint("run again, or give the preview another priority under flip.preview.header.priority"));
-            }
-            if error.effect_unknown
-                && let Some(rule) = find_rule(clients, listener, group).await?
-            {
-                return Ok(rule);
-            }
-            Err(error.into())
-        }
-    }
-}
-
-pub fn header_condition(name: &str, values: impl IntoIterator<Item = String>) -> RuleCondition {
-    let config = HttpHeaderConditionConfig::builder()
-        .http_header_name(name)
-        .set_values(Some(values.into_iter().collect()))
-        .build();
-    RuleCondition::builder().field("http-header").http_header_config(config).build()
-}
-
-/// Deletes a rule; one that is gone is deleted.
-pub async fn delete_rule(clients: &Clients, arn: &str) -> Result<(), StepError> {
-    match clients.elb.delete_rule().rule_arn(arn).send().await {
-        Ok(_) => Ok(()),
-        Err(error) => {
-            let error = CloudError::of("delete the preview rule", error);
-            if error.is("RuleNotFound") { Ok(()) } else { Err(error.into()) }
-        }
-    }
-}
-
-async fn find_listener(clients: &Clients, balancer: &str, port: u16) -> Result<Option<String>, CloudError> {
-    let call = clients.elb.describe_listeners().load_balancer_arn(balancer);
-    let mut pages = call.into_paginator().send();
-    while let Some(page) = pages.next().await {
-        let page = page.map_err(|error| CloudError::of("read the balancer's listeners", error))?;
-        if let Some(found) = page.listeners().iter().find(|it| it.port() == Some(i32::from(port))) {
-            return Ok(found.listener_arn().map(str::to_owned));
-        }
-    }
-    Ok(None)
-}
-
-async fn create_listener(
-    clients: &Clients,
-    context: &StepContext,
-    balancer: &str,
-    port: u16,
-    group: &str,
-) -> Result<String, StepError> {
-    let call = clients
-        .elb
-        .create_listener()
-        .load_balancer_arn(balancer)
-        .protocol(ProtocolEnum::Http)
-        .port(i32::from(port))
-        .default_actions(Routing::to(group).action())
-        .set_tags(Some(tags(context).elb()));
-    match call.customize().config_override(elb_once()).send().await {
-        Ok(answer) => Ok(answer.listeners().first().and_then(|it| it.listener_arn()).unwrap_or_default().to_owned()),
-        Err(error) => {
-            let error = CloudError::of(format!("create the preview listener on port {port}"), error);
-            if error.effect_unknown
-                && let Some(arn) = find_listener(clients, balancer, port).await?
-            {
-                return Ok(arn);
-            }
-            Err(error.into())
-        }
-    }
 }
 
 /// Launches the servers, spread evenly over the subnets.

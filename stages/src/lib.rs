@@ -19,6 +19,7 @@ pub mod launch;
 pub mod listener;
 pub mod overview;
 pub mod planner;
+pub mod preview;
 pub mod probes;
 pub mod publish;
 pub mod rehearsal;

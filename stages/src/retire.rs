@@ -19,7 +19,7 @@ use crate::{
     cloud_error::CloudError,
     launch,
     listener::{self, Place},
-    servers,
+    preview, servers,
     site::Site,
 };
 
@@ -90,7 +90,7 @@ pub struct DeleteGroup {
 impl DeleteGroup {
     pub async fn run(&self, clients: &Clients) -> Result<Value, StepError> {
         if let Some(rule) = &self.preview_rule {
-            launch::delete_rule(clients, rule).await?;
+            preview::delete_rule(clients, rule).await?;
         }
         if let Some(arn) = &self.preview_listener {
             let place = Place::Listener { arn: arn.clone() };

@@ -1,0 +1,104 @@
+//! Flip and hold: traffic moves to green, is proven there, and blue stays ready for a while.
+
+use alcedo_pipeline::plan::{Sign, Stage};
+
+use super::{Case, Draft};
+use crate::{action::Action, flip, hold, preview};
+
+pub(super) fn steps(case: &Case<'_>, draft: &mut Draft) {
+    flip(case, draft);
+    hold(case, draft);
+}
+
+fn flip(case: &Case<'_>, draft: &mut Draft) {
+    let Case { facts, target, blue, held, .. } = case;
+    let pipeline = case.pipeline();
+    let stage = Stage::Flip;
+    let from = blue.map_or_else(|| facts.balancer.routing.to_string(), |blue| blue.version.to_string());
+    draft.add(
+        stage,
+        "flip/switch",
+        Sign::Change,
+        format!(
+            "move all traffic on {}:{} from {from} to {}",
+            facts.balancer.name, facts.balancer.port, target.version
+        ),
+        Some(format!("move it back to {from}")),
+        Action::Switch(flip::Switch {
+            place: facts.balancer.place.clone(),
+            before: facts.balancer.routing.clone(),
+            green: case.green(),
+            healthy_minimum: held
+                .map_or(pipeline.launch.count, |held| u32::try_from(held.instances.len()).unwrap_or(1).max(1)),
+        }),
+    );
+    draft.add(
+        stage,
+        "flip/prove",
+        Sign::Check,
+        format!("prove that only {} answers, at every balancer node", target.version),
+        None::<&str>,
+        Action::Prove(flip::Prove {
+            front_door: case.front_door(),
+            version: target.version.to_string(),
+            timeout: pipeline.flip.timeout,
+        }),
+    );
+    if held.is_none() {
+        let release = match &pipeline.flip.preview.header {
+            Some(header) => preview::ReleasePreview::Header { header: header.clone() },
+            None => {
+                preview::ReleasePreview::Port { to: blue.map(|blue| crate::listener::Routing::to(&blue.target_group)) }
+            }
+        };
+        draft.add(
+            stage,
+            "flip/release-preview",
+            Sign::Change,
+            "free the preview for the next candidate",
+            Some("take it again"),
+            Action::ReleasePreview(release),
+        );
+    }
+}
+
+fn hold(case: &Case<'_>, draft: &mut Draft) {
+    let Case { target, blue, held, .. } = case;
+    let settings = &case.pipeline().hold;
+    if blue.is_none() && held.is_none() {
+        return;
+    }
+    let stage = Stage::Hold;
+    let blue_version = blue.map_or_else(|| "nothing".to_owned(), |blue| blue.version.to_string());
+    draft.add(
+        stage,
+        "hold/mark",
+        Sign::Change,
+        format!("hold {blue_version} for {}", settings.span),
+        Some("take the mark off"),
+        Action::MarkHeld(hold::MarkHeld {
+            blue: blue.map(|blue| blue.target_group.clone()),
+            green: case.green(),
+            green_before: held.and_then(|held| {
+                let until = held.held_until?;
+                let replaces_now = blue.map(|blue| blue.version);
+                Some(hold::HeldBefore { until, replaces: held.replaces, replaces_now })
+            }),
+            span: settings.span,
+        }),
+    );
+    if settings.attended && !settings.span.is_zero() && !case.rolls_back {
+        draft.add(
+            stage,
+            "hold/watch",
+            Sign::Check,
+            format!("watch {} for {}; on trouble go back to {blue_version}", target.version, settings.span),
+            None::<&str>,
+            Action::Watch(hold::Watch {
+                front_door: case.front_door(),
+                version: target.version.to_string(),
+                span: settings.span,
+            }),
+        );
+    }
+}

@@ -1,0 +1,263 @@
+//! The preview: how a fleet is reached, and health-checked, without traffic.
+//!
+//! A fleet's rule stays as long as the fleet does. While it is the candidate, the rule answers to the preview header's
+//! value and to its version; afterwards to its version alone, which keeps a held fleet health-checked.
+
+use alcedo_pipeline::{
+    context::StepContext,
+    error::{ErrorKind, StepError},
+    file::PreviewHeader,
+    resource::Resource,
+};
+use aws_sdk_elasticloadbalancingv2::types::{HttpHeaderConditionConfig, ProtocolEnum, RuleCondition};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::{
+    clients::{Clients, elb_once},
+    cloud_error::CloudError,
+    launch::{MadeGroup, TARGET_GROUP, group_made, tags},
+    listener::{self, Place, Routing},
+};
+
+/// The step that attaches it; another reads what it made.
+pub const ATTACH: &str = "launch/preview";
+
+/// Makes green reachable without traffic.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AttachPreview {
+    /// A rule on the production listener. It also answers to the version itself, so that this fleet stays reachable, and
+    /// health-checked, when it is no longer the candidate.
+    Header { listener: String, header: PreviewHeader, priority: u32 },
+    /// A second listener of the balancer. `before` is what it did, where it exists.
+    Port { balancer: String, port: u16, listener: Option<String>, before: Option<Routing> },
+}
+
+impl AttachPreview {
+    pub async fn run(&self, clients: &Clients, context: &StepContext) -> Result<Value, StepError> {
+        let group = group_made(context)?;
+        match self {
+            Self::Header { listener, header, priority } => {
+                let rule = match find_rule(clients, listener, &group).await? {
+                    Some(rule) => rule,
+                    None => create_rule(clients, context, listener, header, *priority, &group).await?,
+                };
+                context.own(Resource::new("listener rule", &rule)).await?;
+                Ok(json!({ "rule": rule }))
+            }
+            Self::Port { listener: Some(arn), .. } => {
+                listener::write(clients, &Place::Listener { arn: arn.clone() }, &Routing::to(group)).await?;
+                Ok(json!({ "listener": arn }))
+            }
+            Self::Port { balancer, port, .. } => {
+                let arn = match find_listener(clients, balancer, *port).await? {
+                    Some(arn) => arn,
+                    None => create_listener(clients, context, balancer, *port, &group).await?,
+                };
+                context.own(Resource::new("listener", &arn)).await?;
+                Ok(json!({ "listener": arn }))
+            }
+        }
+    }
+
+    pub async fn undo(&self, clients: &Clients, context: &StepContext) -> Result<(), StepError> {
+        match self {
+            Self::Header { listener, .. } => match context.maybe_output::<MadeGroup>(TARGET_GROUP)? {
+                Some(group) => match find_rule(clients, listener, &group.arn).await? {
+                    Some(rule) => delete_rule(clients, &rule).await,
+                    None => Ok(()),
+                },
+                None => Ok(()),
+            },
+            Self::Port { listener: Some(arn), before: Some(before), .. } => {
+                Ok(listener::write(clients, &Place::Listener { arn: arn.clone() }, before).await?)
+            }
+            Self::Port { balancer, port, .. } => match find_listener(clients, balancer, *port).await? {
+                Some(arn) => {
+                    let call = clients.elb.delete_listener().listener_arn(&arn);
+                    call.send().await.map_err(|error| CloudError::of("delete the preview listener", error))?;
+                    Ok(())
+                }
+                None => Ok(()),
+            },
+        }
+    }
+}
+
+/// After the flip the candidate's header no longer means this fleet; the version itself still does.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReleasePreview {
+    Header {
+        header: PreviewHeader,
+    },
+    /// The preview listener goes on to the fleet that was replaced, which keeps it health-checked while it is held.
+    Port {
+        to: Option<Routing>,
+    },
+}
+
+#[derive(Debug, Deserialize)]
+struct MadePreview {
+    rule: Option<String>,
+    listener: Option<String>,
+}
+
+impl ReleasePreview {
+    pub async fn run(&self, clients: &Clients, context: &StepContext) -> Result<Value, StepError> {
+        let made: MadePreview = context.output(ATTACH)?;
+        match (self, made) {
+            (Self::Header { header }, MadePreview { rule: Some(rule), .. }) => {
+                let values = vec![context.plan().version.to_string()];
+                set_header(clients, &rule, &header.name, values).await?;
+            }
+            (Self::Port { to: Some(routing) }, MadePreview { listener: Some(arn), .. }) => {
+                listener::write(clients, &Place::Listener { arn }, routing).await?;
+            }
+            _ => {}
+        }
+        Ok(Value::Null)
+    }
+
+    pub async fn undo(&self, clients: &Clients, context: &StepContext) -> Result<(), StepError> {
+        let Some(made) = context.maybe_output::<MadePreview>(ATTACH)? else { return Ok(()) };
+        match (self, made) {
+            (Self::Header { header }, MadePreview { rule: Some(rule), .. }) => {
+                let values = vec![header.value.clone(), context.plan().version.to_string()];
+                set_header(clients, &rule, &header.name, values).await?;
+            }
+            (Self::Port { to: Some(_) }, MadePreview { listener: Some(arn), .. }) => {
+                let group = context.output::<MadeGroup>(TARGET_GROUP)?;
+                listener::write(clients, &Place::Listener { arn }, &Routing::to(group.arn)).await?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+async fn set_header(clients: &Clients, rule: &str, name: &str, values: Vec<String>) -> Result<(), CloudError> {
+    let call = clients.elb.modify_rule().rule_arn(rule).conditions(header_condition(name, values));
+    call.send().await.map(drop).map_err(|error| CloudError::of("change the preview rule", error))
+}
+
+/// The rule that forwards to this group alone, which no other fleet's rule does.
+async fn find_rule(clients: &Clients, listener: &str, group: &str) -> Result<Option<String>, CloudError> {
+    let mut marker = None;
+    loop {
+        let call = clients.elb.describe_rules().listener_arn(listener).set_marker(marker);
+        let page = call.send().await.map_err(|error| CloudError::of("read the listener's rules", error))?;
+        for rule in page.rules() {
+            let ours = Routing::read(rule.actions()).is_ok_and(|routing| routing.named() == [group]);
+            if let (true, Some(arn)) = (ours && rule.priority() != Some("default"), rule.rule_arn()) {
+                return Ok(Some(arn.to_owned()));
+            }
+        }
+        marker = page.next_marker().map(str::to_owned);
+        if marker.is_none() {
+            return Ok(None);
+        }
+    }
+}
+
+async fn create_rule(
+    clients: &Clients,
+    context: &StepContext,
+    listener: &str,
+    header: &PreviewHeader,
+    priority: u32,
+    group: &str,
+) -> Result<String, StepError> {
+    let values = [header.value.clone(), context.plan().version.to_string()];
+    let call = clients
+        .elb
+        .create_rule()
+        .listener_arn(listener)
+        .priority(i32::try_from(priority).unwrap_or(i32::MAX))
+        .conditions(header_condition(&header.name, values))
+        .actions(Routing::to(group).action())
+        .set_tags(Some(tags(context).elb()));
+    match call.customize().config_override(elb_once()).send().await {
+        Ok(answer) => {
+            let arn = answer.rules().first().and_then(|rule| rule.rule_arn());
+            Ok(arn.unwrap_or_default().to_owned())
+        }
+        Err(error) => {
+            let error = CloudError::of(format!("create the preview rule with priority {priority}"), error);
+            if error.is("PriorityInUse") {
+                return Err(StepError::new(
+                    ErrorKind::Changed,
+                    format!("priority {priority} was taken since the plan was made"),
+                )
+                .hint("run again, or give the preview another priority under flip.preview.header.priority"));
+            }
+            if error.effect_unknown
+                && let Some(rule) = find_rule(clients, listener, group).await?
+            {
+                return Ok(rule);
+            }
+            Err(error.into())
+        }
+    }
+}
+
+pub fn header_condition(name: &str, values: impl IntoIterator<Item = String>) -> RuleCondition {
+    let config = HttpHeaderConditionConfig::builder()
+        .http_header_name(name)
+        .set_values(Some(values.into_iter().collect()))
+        .build();
+    RuleCondition::builder().field("http-header").http_header_config(config).build()
+}
+
+/// Deletes a rule; one that is gone is deleted.
+pub async fn delete_rule(clients: &Clients, arn: &str) -> Result<(), StepError> {
+    match clients.elb.delete_rule().rule_arn(arn).send().await {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let error = CloudError::of("delete the preview rule", error);
+            if error.is("RuleNotFound") { Ok(()) } else { Err(error.into()) }
+        }
+    }
+}
+
+async fn find_listener(clients: &Clients, balancer: &str, port: u16) -> Result<Option<String>, CloudError> {
+    let call = clients.elb.describe_listeners().load_balancer_arn(balancer);
+    let mut pages = call.into_paginator().send();
+    while let Some(page) = pages.next().await {
+        let page = page.map_err(|error| CloudError::of("read the balancer's listeners", error))?;
+        if let Some(found) = page.listeners().iter().find(|it| it.port() == Some(i32::from(port))) {
+            return Ok(found.listener_arn().map(str::to_owned));
+        }
+    }
+    Ok(None)
+}
+
+async fn create_listener(
+    clients: &Clients,
+    context: &StepContext,
+    balancer: &str,
+    port: u16,
+    group: &str,
+) -> Result<String, StepError> {
+    let call = clients
+        .elb
+        .create_listener()
+        .load_balancer_arn(balancer)
+        .protocol(ProtocolEnum::Http)
+        .port(i32::from(port))
+        .default_actions(Routing::to(group).action())
+        .set_tags(Some(tags(context).elb()));
+    match call.customize().config_override(elb_once()).send().await {
+        Ok(answer) => Ok(answer.listeners().first().and_then(|it| it.listener_arn()).unwrap_or_default().to_owned()),
+        Err(error) => {
+            let error = CloudError::of(format!("create the preview listener on port {port}"), error);
+            if error.effect_unknown
+                && let Some(arn) = find_listener(clients, balancer, port).await?
+            {
+                return Ok(arn);
+            }
+            Err(error.into())
+        }
+    }
+}
