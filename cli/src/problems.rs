@@ -1,5 +1,6 @@
 //! The errors of the crates below, as failures of a command: which exit code, and what to do.
 
+use alcedo_local_region::instances::MachineError;
 use alcedo_pipeline::{
     journal::JournalError,
     lock::{Lease, LockError},
@@ -50,6 +51,13 @@ pub fn of_rehearsal(error: &RehearsalError) -> Failure {
             Failure::of(ExitCode::FAILED, error).hint("alcedo region reset starts it from nothing")
         }
     }
+}
+
+/// Why the engine did not do what the local region needs.
+pub fn of_machines(what: &str, error: &MachineError) -> Failure {
+    let mut failure = Failure::failed(what).because(error);
+    failure.hints.extend(error.hint.clone());
+    failure
 }
 
 fn of_facts(error: &FactsError) -> Failure {

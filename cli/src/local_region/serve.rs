@@ -8,13 +8,10 @@ use std::{
 use alcedo_local_region::{
     clock::SystemClock,
     config::{Backing, Capacity, Config},
-    instances::Machines,
-    region::Region,
+    instances::containers::Containers,
     server,
-    state::ec2::InstanceState,
 };
 use jiff::Timestamp;
-use tokio::task::JoinSet;
 
 use super::{
     folder::Folder,
@@ -25,6 +22,7 @@ use crate::{
     exit_code::ExitCode,
     failure::{Failure, Result},
     logging,
+    problems::of_machines,
     signals::Signals,
 };
 
@@ -43,8 +41,9 @@ pub async fn serve(folder: &Folder) -> Result {
     };
     let settings = Settings::read(folder)?
         .ok_or_else(|| Failure::usage("there is no region in this folder").hint("alcedo region start makes one"))?;
+    let name = settings.name;
     let config = Config {
-        name: settings.name.clone(),
+        name: name.clone(),
         folder: folder.state(),
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, settings.port)),
         region: settings.region.clone(),
@@ -66,34 +65,17 @@ pub async fn serve(folder: &Folder) -> Result {
         access_key: settings.access_key,
         secret_key: settings.secret_key,
         region: settings.region,
-        name: settings.name,
+        name: name.clone(),
         profile: settings.profile,
         started: Timestamp::now(),
     };
     record.write(folder)?;
     signals.stop().cancelled().await;
     Record::remove(folder);
-    let region = running.region.clone();
     running.stop().await;
-    end_servers(&region).await;
+    // A region that does not run takes no memory. Its records stay: the next start starts its servers again.
+    let machines =
+        Containers::connect(&name).await.map_err(|error| of_machines("its servers cannot be ended", &error))?;
+    machines.stop_all().await.map_err(|error| of_machines("its servers cannot be ended", &error))?;
     Ok(ExitCode::DONE)
-}
-
-/// Ends the machines of instances that run, so that a region that does not run takes no memory. Their records stay: the
-/// next start starts them again.
-async fn end_servers(region: &Arc<Region>) {
-    let running: Vec<String> = region.read(|world| {
-        let instances = world.ec2.instances();
-        instances.filter(|one| one.state == InstanceState::Running).map(|one| one.instance_id.clone()).collect()
-    });
-    let mut ending = JoinSet::new();
-    for instance_id in running {
-        let machines: Arc<dyn Machines> = region.machines.clone();
-        ending.spawn(async move {
-            if let Err(error) = machines.stop(&instance_id).await {
-                tracing::warn!(instance_id, error = &error as &dyn std::error::Error, "a server could not be ended");
-            }
-        });
-    }
-    while ending.join_next().await.is_some() {}
 }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use alcedo_local_region::instances::{MachineError, Machines, containers::Containers};
 use nix::{
     errno::Errno,
     sys::signal::{Signal, kill},
@@ -9,7 +10,10 @@ use nix::{
 };
 
 use super::{folder::Folder, record::Record, settings::Settings};
-use crate::failure::{Failure, Result};
+use crate::{
+    failure::{Failure, Result},
+    problems::of_machines,
+};
 
 /// The server ends its instances' containers, which get 20 s to shut down, before it ends itself.
 const STOP_DEADLINE: Duration = Duration::from_secs(60);
@@ -104,11 +108,7 @@ fn looks_like_a_server(pid: u32) -> bool {
 }
 
 async fn remove_machines(name: &str) -> Result<()> {
-    use alcedo_local_region::instances::{Machines, containers::Containers};
-    let failed = |error: alcedo_local_region::instances::MachineError| {
-        let mut failure = Failure::failed(format!("the containers of region {name} cannot be removed")).because(&error);
-        failure.hints.extend(error.hint.clone());
-        failure
-    };
+    let failed =
+        |error: MachineError| of_machines(&format!("the containers of region {name} cannot be removed"), &error);
     Containers::connect(name).await.map_err(failed)?.remove_all().await.map_err(failed)
 }

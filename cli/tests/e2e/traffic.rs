@@ -108,7 +108,8 @@ const fn kind(keeps_open: bool) -> &'static str {
     if keeps_open { "kept" } else { "new" }
 }
 
-/// A client that sends each request once: what a retry would hide is what is looked for.
+/// A client that does not try again: what a retry would hide is what is looked for. Only a request that finds its kept
+/// connection closed before a byte was sent goes to a new one, as every HTTP client does it.
 pub fn client(keeps_open: bool) -> reqwest::Client {
     let builder = reqwest::Client::builder().no_proxy().timeout(REQUEST_DEADLINE).retry(reqwest::retry::never());
     let builder = if keeps_open { builder } else { builder.pool_max_idle_per_host(0) };

@@ -78,6 +78,27 @@ impl Containers {
         }
     }
 
+    /// Stops every server of the region with its interface, as if the machine were switched off: nothing of the region
+    /// runs any more, and [`Machines::start`] brings each server back. For a region that does not run.
+    ///
+    /// # Errors
+    /// The engine does not stop one of them; others may be stopped then.
+    pub async fn stop_all(&self) -> Result<(), MachineError> {
+        let instances: BTreeSet<String> = self.engine.list(&self.names).await?.iter().filter_map(instance_of).collect();
+        try_join_all(instances.iter().map(|id| self.switch_off(id))).await?;
+        Ok(())
+    }
+
+    async fn switch_off(&self, instance_id: &str) -> Result<(), MachineError> {
+        self.stop(instance_id).await?;
+        // Nothing runs in an interface that would have to end in order.
+        let options = StopContainerOptionsBuilder::new().t(0).build();
+        let interface = self.names.interface(instance_id);
+        let call = self.engine.docker.stop_container(&interface, Some(options));
+        within(SLOW, format!("cannot stop the interface of {instance_id}"), call).await?;
+        Ok(())
+    }
+
     /// Says on which port of the gateway the metadata service listens. Servers launched from now on, and those that run
     /// since before the region's restart, find it there at 169.254.169.254.
     ///

@@ -1,0 +1,12 @@
+//! The real `alcedo` against the local region with real servers: whole deploys, and everything that can go wrong in them.
+//!
+//! Every test has a region of its own; at most two run at a time. They need a container engine and fail without one.
+
+mod app;
+mod engine;
+mod inventory;
+mod lifecycle;
+mod run;
+mod seats;
+mod traffic;
+mod world;

@@ -1,0 +1,245 @@
+//! A local region, an app and an `alcedo` of one test's own; gone when the test ends, however it ends.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+use alcedo_images::engine::Engine;
+use alcedo_pipeline::file::Aws;
+use alcedo_stages::clients::{Clients, LocalEndpoint};
+use serde_json::Value;
+use tokio::{process::Command, runtime::Runtime};
+
+use crate::{
+    app::App,
+    engine,
+    inventory::Inventory,
+    run::{Ended, Running, text},
+    seats::{self, Seat},
+    traffic::{Traffic, client, version_at},
+};
+
+/// The bucket that the example's pipeline file names.
+pub const BUCKET: &str = "alcedo-local";
+
+/// The balancer's nodes in the profile `quick`: each is an address of this machine.
+const NODES: [Ipv4Addr; 2] = [Ipv4Addr::new(127, 0, 0, 1), Ipv4Addr::new(127, 0, 0, 2)];
+
+/// Requests to each node that must agree before one version is said to answer.
+const SAMPLES: usize = 5;
+
+/// One test's world.
+pub struct World {
+    pub app: App,
+    /// Where the balancer listens.
+    pub port: u16,
+    pub runtime: Runtime,
+    region: Region,
+    clients: OnceLock<Clients>,
+    began: Instant,
+    // Fields are dropped in this order: the folder when nothing uses it any more, the seat last.
+    folder: tempfile::TempDir,
+    _seat: Seat,
+}
+
+/// The region's process and everything it made; removed when dropped.
+struct Region {
+    name: String,
+    engine: Engine,
+    home: PathBuf,
+    endpoint_port: u16,
+}
+
+impl World {
+    /// A region that runs and holds nothing, and the example as the first commit of a repository.
+    pub fn new(what: &str) -> Self {
+        let seat = seats::take();
+        let began = Instant::now();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("this machine gives a thread");
+        let engine = runtime.block_on(engine::connect());
+        let folder = tempfile::Builder::new().prefix("e2e-").tempdir().expect("a folder can be made");
+        for name in ["home", "tmp"] {
+            fs::create_dir(folder.path().join(name)).expect("a folder can be made");
+        }
+        let (endpoint_port, port) = (free_port(), free_port());
+        let app = App::copy_to(folder.path().join("app"), port);
+        let name = format!("e2e-{}", hex(rand::random()));
+        let region = Region { name, engine, home: folder.path().to_owned(), endpoint_port };
+        eprintln!("{what}: region {}, balancer on port {port}", region.name);
+        let world = Self { app, port, runtime, region, clients: OnceLock::new(), began, folder, _seat: seat };
+        world.prepare();
+        world
+    }
+
+    fn prepare(&self) {
+        // The base root is made once for all tests and all that come after; where it is there, this takes no time.
+        static BASE: OnceLock<()> = OnceLock::new();
+        BASE.get_or_init(|| drop(self.run(&["image", "build"]).expect(0)));
+        let port = self.region.endpoint_port.to_string();
+        self.run(&["region", "start", "--name", &self.region.name, "--port", &port]).expect(0);
+    }
+
+    /// `alcedo` in the app's folder. No variable of the machine that runs the tests has a say.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.region.command();
+        command.current_dir(&self.app.folder).args(arguments);
+        command
+    }
+
+    /// Runs `alcedo` to its end.
+    pub fn run(&self, arguments: &[&str]) -> Ended {
+        Running::start(self.runtime.handle(), self.command(arguments)).end()
+    }
+
+    /// Runs `alcedo` with `--output json` to its end.
+    pub fn json(&self, arguments: &[&str]) -> Ended {
+        self.begin(arguments).end()
+    }
+
+    /// Starts `alcedo` with `--output json`.
+    pub fn begin(&self, arguments: &[&str]) -> Running {
+        let mut command = self.command(arguments);
+        command.args(["--output", "json"]);
+        Running::start(self.runtime.handle(), command)
+    }
+
+    /// Deploys what is in the app's folder, and answers its version.
+    pub fn deploy(&self) -> String {
+        self.json(&["deploy"]).expect(0).version()
+    }
+
+    /// The variables that point AWS's own tools at the region.
+    pub fn variables(&self) -> Vec<(String, String)> {
+        let env = self.json(&["region", "env"]).expect(0);
+        let map = env.json().as_object().expect("variables by name").clone();
+        map.into_iter().map(|(name, value)| (name, text(&value))).collect()
+    }
+
+    /// The SDK's clients, to look at the region and to break something in it.
+    pub fn clients(&self) -> &Clients {
+        self.clients.get_or_init(|| {
+            let variables = self.variables();
+            let get = |name: &str| variables.iter().find(|(key, _)| key == name).expect("it is given").1.clone();
+            let local = LocalEndpoint {
+                url: get("AWS_ENDPOINT_URL"),
+                region: get("AWS_REGION"),
+                access_key: get("AWS_ACCESS_KEY_ID"),
+                secret_key: get("AWS_SECRET_ACCESS_KEY"),
+            };
+            self.runtime.block_on(Clients::connect(&Aws::default(), Some(&local)))
+        })
+    }
+
+    pub fn inventory(&self) -> Inventory {
+        self.runtime.block_on(Inventory::take(self.clients(), BUCKET))
+    }
+
+    pub fn nodes(&self) -> Vec<SocketAddr> {
+        NODES.iter().map(|node| SocketAddr::from((*node, self.port))).collect()
+    }
+
+    pub fn traffic(&self) -> Traffic {
+        Traffic::start(self.runtime.handle(), &self.nodes())
+    }
+
+    /// Asserts that one version answers at every node.
+    #[track_caller]
+    pub fn assert_answers(&self, version: &str) {
+        let answers: BTreeSet<_> = self.runtime.block_on(async {
+            let client = client(false);
+            let mut answers = BTreeSet::new();
+            for node in self.nodes().repeat(SAMPLES) {
+                answers.insert(version_at(&client, node).await);
+            }
+            answers
+        });
+        assert_eq!(answers, BTreeSet::from([Ok(version.to_owned())]), "what answers at {:?}", self.nodes());
+    }
+
+    /// The fleets as `alcedo status` tells them: version, role, healthy and registered servers; newest last.
+    pub fn fleets(&self) -> Vec<(String, String, u64, u64)> {
+        let status = self.json(&["status"]).expect(0);
+        let fleet = |fleet: &Value| {
+            let number = |name: &str| fleet[name].as_u64().unwrap_or_else(|| panic!("no {name} in {fleet}"));
+            (text(&fleet["version"]), text(&fleet["role"]), number("healthy"), number("registered"))
+        };
+        status.json()["fleets"].as_array().expect("a list of fleets").iter().map(fleet).collect()
+    }
+
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Says how long a part of a test took: the tests have a budget.
+    pub fn tell(&self, what: &str) {
+        eprintln!("{:6.1} s  {what}", self.began.elapsed().as_secs_f64());
+    }
+}
+
+impl Region {
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_alcedo"));
+        command.env_clear().current_dir(&self.home);
+        for kept in ["PATH", "DOCKER_HOST", "XDG_RUNTIME_DIR"] {
+            if let Some(value) = std::env::var_os(kept) {
+                command.env(kept, value);
+            }
+        }
+        command
+            .env("HOME", self.home.join("home"))
+            .env("TMPDIR", self.home.join("tmp"))
+            .env("USER", "e2e")
+            .env("ALCEDO_REGION_DIR", self.home.join("region"));
+        command
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let failing = std::thread::panicking();
+        if failing {
+            let log = fs::read_to_string(self.path().join("region/region.log")).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("the end of the region's log:\n{}", lines[lines.len().saturating_sub(30)..].join("\n"));
+        }
+        self.tell("the test has ended; removing its region");
+        let mut reset = self.region.command();
+        reset.args(["region", "reset", "--yes"]);
+        let reset = self.runtime.block_on(async { tokio::time::timeout(Duration::from_secs(120), reset.output()).await });
+        let left = self.runtime.block_on(engine::of_region(&self.region.engine, &self.region.name));
+        let files = names_in(&self.folder.path().join("tmp"));
+        self.tell("its region is removed");
+        // A second panic would end the process and hide the first.
+        if failing {
+            eprintln!("reset: {reset:?}\nleft in the engine: {left:?}\nleft in TMPDIR: {files:?}");
+            return;
+        }
+        let reset = reset.expect("the reset ends").expect("alcedo can be started");
+        assert!(reset.status.success(), "{}", String::from_utf8_lossy(&reset.stderr));
+        assert!(left.is_empty(), "the region has left in the engine: {left:#?}");
+        assert!(files.is_empty(), "alcedo has left in TMPDIR: {files:#?}");
+    }
+}
+
+fn names_in(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// A port that is free at every node now; nobody else asks for it in the moment until it is used.
+fn free_port() -> u16 {
+    TcpListener::bind("0.0.0.0:0").and_then(|socket| socket.local_addr()).expect("a free port").port()
+}
+
+fn hex(number: u32) -> String {
+    format!("{number:08x}")
+}
