@@ -111,12 +111,13 @@ fn judge_service(check: &ServiceCheck, output: &ShellOutput) -> Result<(), Failu
         value.map_or("unknown", |(_, value)| if value.is_empty() { "unknown" } else { value })
     };
     let name = &check.name;
-    // A check that names neither state asks what a person would: is it up?
-    let running = check.running.or(check.enabled.is_none().then_some(true));
-    if property("LoadState") != "loaded" && (running == Some(true) || check.enabled == Some(true)) {
+    // A check that names neither state asks that the service exists; one that only denies states is content without it.
+    let denies_only =
+        check.running != Some(true) && check.enabled != Some(true) && (check.running, check.enabled) != (None, None);
+    if property("LoadState") != "loaded" && !denies_only {
         return Err(Failure::new(format!("service {name}"), format!("a unit that is {}", property("LoadState"))));
     }
-    if let Some(running) = running {
+    if let Some(running) = check.running {
         let (active, sub) = (property("ActiveState"), property("SubState"));
         if (active == "active") != running {
             let expected = if running { "running" } else { "not running" };

@@ -55,8 +55,12 @@ fn services() {
     let down = "LoadState=loaded\nActiveState=failed\nSubState=failed\nUnitFileState=disabled\n";
     let absent = "LoadState=not-found\nActiveState=inactive\nSubState=dead\nUnitFileState=\n";
     assert_eq!(outcome("service: { name: hello }", up), "passed");
+    assert_eq!(outcome("service: { name: hello }", down), "passed", "it exists");
     assert_eq!(outcome("service: { name: hello, running: true, enabled: true }", up), "passed");
-    assert_eq!(outcome("service: { name: hello }", down), "expected service hello running, got failed (failed)");
+    assert_eq!(
+        outcome("service: { name: hello, running: true }", down),
+        "expected service hello running, got failed (failed)"
+    );
     assert_eq!(
         outcome("service: { name: hello, enabled: true }", down),
         "expected service hello enabled, got disabled"
