@@ -21,6 +21,7 @@ use crate::{
     planner::{self, PlanError, Scope},
     publish,
     site::Site,
+    sweep,
     workshop::Workshop,
 };
 
@@ -75,10 +76,12 @@ pub async fn prepare(site: &Site, request: &Request, reason: &str) -> Result<Pre
 }
 
 async fn prepare_locked(site: &Site, request: &Request, run: RunId, now: Timestamp) -> Result<(Plan, Facts), RunError> {
+    let swept = sweep::leases(site).await?;
     let facts = facts::observe(site, request).await?;
     let mut version = free_version(&facts, now);
     loop {
-        let plan = planner::plan(&scope(site, run.clone(), now, version), request, &facts)?;
+        let mut plan = planner::plan(&scope(site, run.clone(), now, version), request, &facts)?;
+        plan.notes.splice(0..0, swept.iter().map(|what| format!("sweep: {what}")));
         let builds = plan.steps.iter().any(|step| step.id.as_str() == crate::build::RUN);
         if !builds {
             return Ok((plan, facts));

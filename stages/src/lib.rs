@@ -30,6 +30,7 @@ pub mod servers;
 pub mod site;
 pub mod smoke;
 pub mod ssh;
+pub mod sweep;
 pub mod tags;
 pub mod workshop;
 

@@ -90,7 +90,9 @@ async fn security_group(
                 .await
                 .map_err(|error| CloudError::of(format!("create the security group {name}"), error))?;
             made.push(format!("security group {name}"));
-            created.group_id().unwrap_or_default().to_owned()
+            let id = created.group_id().unwrap_or_default().to_owned();
+            await_known(site, &id).await?;
+            id
         }
     };
     if let Some((group, port)) = from {
@@ -103,6 +105,19 @@ async fn security_group(
         let_in(site, name, &id, permission).await?;
     }
     Ok(id)
+}
+
+/// Waits until a group that was just made is known to all calls, so that whatever comes next finds it.
+async fn await_known(site: &Site, id: &str) -> Result<(), CloudError> {
+    let deadline = Instant::now() + KNOWN_WITHIN;
+    loop {
+        let Err(error) = site.clients.ec2.describe_security_groups().group_ids(id).send().await else { return Ok(()) };
+        let error = CloudError::of(format!("find the security group {id}"), error);
+        if !error.is("InvalidGroup.NotFound") || Instant::now() >= deadline {
+            return Err(error);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// Adds a rule where it is not there yet. A group that was just made can still be unknown to the next call.
