@@ -361,5 +361,4 @@ async fn build_packages_are_installed_once() {
     let error = build_image::of_recipe(&engine, &base, &wrong, &silent(), &cancel).await.unwrap_err();
     assert!(matches!(&error, BuildRootError::Install { exit_code: 100, .. }), "{error:?}");
     assert!(error.last_lines().iter().any(|line| line.contains("no-such-package-anywhere")), "{error:?}");
-    assert!(containers(&engine, "build-root").await.is_empty());
 }

@@ -55,9 +55,11 @@ pub async fn check(check: &RunCheck, target: &Target, deadline: Duration) -> Res
         Some(version) => command.env("ALCEDO_VERSION", version),
         None => command.env_remove("ALCEDO_VERSION"),
     };
-    if let Some((name, value)) = target.preview_headers.iter().next() {
-        command.env("ALCEDO_HEADER_NAME", name).env("ALCEDO_HEADER_VALUE", value);
-    }
+    // Set or removed, never inherited: another run's header would lead this one astray.
+    match target.preview_headers.iter().next() {
+        Some((name, value)) => command.env("ALCEDO_HEADER_NAME", name).env("ALCEDO_HEADER_VALUE", value),
+        None => command.env_remove("ALCEDO_HEADER_NAME").env_remove("ALCEDO_HEADER_VALUE"),
+    };
 
     let expected = || format!("exit code 0 of {}", check.program);
     let mut child =

@@ -285,10 +285,11 @@ fn program(script: &str) -> tempfile::TempDir {
 #[tokio::test]
 async fn a_program_is_told_where_the_server_is() {
     let folder = program(
-        "#!/bin/sh\n[ \"$ALCEDO_URL $ALCEDO_HOST $ALCEDO_PORT $ALCEDO_VERSION $1\" = \"http://127.0.0.1:8080/ 127.0.0.1 8080 1.2.3 --fast\" ] && [ -f check.sh ]\n",
+        "#!/bin/sh\n[ \"$ALCEDO_URL $ALCEDO_HOST $ALCEDO_PORT $ALCEDO_VERSION $ALCEDO_HEADER_NAME=$ALCEDO_HEADER_VALUE $1\" = \"http://127.0.0.1:8080/ 127.0.0.1 8080 1.2.3 X-Preview=green --fast\" ] && [ -f check.sh ]\n",
     );
     let mut target = Target::server("127.0.0.1", 8080).unwrap();
     target.version = Some("1.2.3".into());
+    target.preview_headers = BTreeMap::from([("X-Preview".into(), "green".into())]);
     target.folder = folder.path().to_owned();
     for name in ["check.sh", "./check.sh"] {
         assert_eq!(outcome(&format!("run: {{ program: {name}, arguments: [--fast] }}"), &target).await, "passed");
