@@ -107,7 +107,7 @@ fn plan_of(
         instance_id: instance_id.to_owned(),
         image: instance.root_reference.clone(),
         private_ip: instance.private_ip,
-        hostname: instance.private_dns_name().split('.').next().unwrap_or_default().to_owned(),
+        hostname: instance.private_dns_name(),
         memory_mib: kind.memory_mib,
         vcpus: kind.vcpus,
     };

@@ -147,9 +147,14 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// The private DNS name, which is also the guest's host name.
+    /// The private DNS name, which is also the guest's host name. The oldest region's domain has no region in it.
     pub fn private_dns_name(&self) -> String {
-        format!("ip-{}.ec2.internal", self.private_ip.to_string().replace('.', "-"))
+        let region = self.availability_zone.trim_end_matches(|c: char| c.is_ascii_lowercase());
+        let domain = match region {
+            "us-east-1" => "ec2.internal".to_owned(),
+            other => format!("{other}.compute.internal"),
+        };
+        format!("ip-{}.{domain}", self.private_ip.to_string().replace('.', "-"))
     }
 
     /// The name of the instance profile, without its path.
