@@ -53,11 +53,8 @@ impl Service {
 pub async fn answer(State(front): State<Arc<Front>>, request: Request) -> Response {
     let id = request_id();
     let (parts, body) = request.into_parts();
-    let signed = match Signed::read(&parts) {
-        // S3 reads its own forms, and answers in its own words where they are wrong.
-        Err(_) => None,
-        Ok(signed) => signed,
-    };
+    // S3 reads its own forms, and answers in its own words where they are wrong.
+    let signed = Signed::read(&parts).unwrap_or_default();
     let mut response = match &signed {
         None if parts.method == Method::GET && parts.uri.path() == "/health" => health(&front.region),
         None if parts.method == Method::GET && parts.uri.path() == "/checkip" => {
@@ -123,22 +120,31 @@ async fn query(front: &Front, service: Service, signed: &Signed, parts: &Parts, 
     };
     let action = params.require("Action")?;
     let reads = ["Describe", "Get", "List"].iter().any(|verb| action.starts_with(verb));
-    if let Some(why) = region.unsaved().filter(|_| !reads) {
-        return Err(ApiError::with_status(
-            500,
-            "InternalError",
-            format!("the region's records cannot be saved in {}: {why}", region.config.folder.display()),
-        ));
+    let unsaved = |why: String| {
+        let folder = region.config.folder.display();
+        ApiError::with_status(500, "InternalError", format!("the region's records cannot be saved in {folder}: {why}"))
+    };
+    if let Some(why) = region.catch_up().filter(|_| !reads) {
+        return Err(unsaved(why));
     }
+    let answer = dispatch(service, action, &params, region).await?;
+    // Whether such a change outlives the region is unknown, and an error says just that.
+    match region.unsaved().filter(|_| !reads) {
+        Some(why) => Err(unsaved(why)),
+        None => Ok(answer),
+    }
+}
+
+async fn dispatch(service: Service, action: &str, params: &Params, region: &Arc<Region>) -> Result<Xml, ApiError> {
     match service {
         Service::Ec2 => {
             if region.config.lags.throttle {
-                region.throttle.admit(action, &params, region.clock.now())?;
+                region.throttle.admit(action, params, region.clock.now())?;
             }
-            ec2::handle(action, &params, region).await
+            ec2::handle(action, params, region).await
         }
-        Service::Elbv2 => elbv2::handle(action, &params, region).await,
-        Service::Sts => sts::handle(action, &params),
+        Service::Elbv2 => elbv2::handle(action, params, region).await,
+        Service::Sts => sts::handle(action, params),
     }
 }
 

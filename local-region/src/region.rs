@@ -77,15 +77,26 @@ impl Region {
     pub fn change<T, E>(&self, change: impl FnOnce(&mut World) -> Result<T, E>) -> Result<T, E> {
         let mut world = held(&self.world);
         let answer = change(&mut world)?;
-        // Under the lock, so that what is on disk never goes back to an older change.
+        self.save(&world);
+        drop(world);
+        self.changed.send_modify(|count| *count += 1);
+        Ok(answer)
+    }
+
+    /// Under the lock of the records, so that what is on disk never goes back to an older change.
+    fn save(&self, world: &World) {
         let failure = world.save(&self.config.folder).err().map(|error| {
             tracing::error!(%error, folder = %self.config.folder.display(), "the records could not be saved");
             error.to_string()
         });
-        drop(world);
         *held(&self.unsaved) = failure;
-        self.changed.send_modify(|count| *count += 1);
-        Ok(answer)
+    }
+
+    /// Saves the records if an earlier save failed, and answers why they still are not saved.
+    pub fn catch_up(&self) -> Option<String> {
+        self.unsaved()?;
+        self.save(&held(&self.world));
+        self.unsaved()
     }
 
     /// Wakes on every change of the records; the number counts them.

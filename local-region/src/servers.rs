@@ -6,6 +6,7 @@ use std::{sync::Arc, time::Duration};
 use jiff::SignedDuration;
 
 use crate::{
+    config::Backing,
     firewall,
     instances::{MachineError, MachineSpec},
     region::Region,
@@ -219,6 +220,7 @@ async fn revive(region: &Arc<Region>, instance_id: &str) {
     let _lock = region.lock_machine(instance_id).await;
     let outcome = match region.machines.is_running(instance_id).await {
         Ok(true) => Ok(()),
+        Ok(false) if region.config.backing == Backing::RecordsOnly => relaunch(region, instance_id).await,
         Ok(false) => region.machines.start(instance_id).await,
         Err(error) => Err(error),
     };
@@ -230,6 +232,14 @@ async fn revive(region: &Arc<Region>, instance_id: &str) {
             world.ec2.set_state(instance_id, InstanceState::Terminated, reason, now);
         });
     }
+}
+
+/// Where nothing runs behind the records there is no first boot that a second launch would repeat.
+async fn relaunch(region: &Region, instance_id: &str) -> Result<(), MachineError> {
+    if let Some((spec, rules, _)) = region.read(|world| plan_of(world, region, instance_id)) {
+        region.machines.launch(&spec, &rules).await?;
+    }
+    region.machines.start(instance_id).await
 }
 
 /// Notices guests that shut themselves down, until the region stops.
