@@ -21,9 +21,9 @@ pub struct Needs {
 
 /// The needs of an ELF file, or `None` for bytes that are not a whole one.
 pub fn needs(bytes: &[u8]) -> Option<Needs> {
-    match bytes.get(4)? {
-        &elf::ELFCLASS64 => read(elf::FileHeader64::<Endianness>::parse(bytes).ok()?, bytes),
-        &elf::ELFCLASS32 => read(elf::FileHeader32::<Endianness>::parse(bytes).ok()?, bytes),
+    match *bytes.get(4)? {
+        elf::ELFCLASS64 => read(elf::FileHeader64::<Endianness>::parse(bytes).ok()?, bytes),
+        elf::ELFCLASS32 => read(elf::FileHeader32::<Endianness>::parse(bytes).ok()?, bytes),
         _ => None,
     }
 }

@@ -41,9 +41,12 @@ fn written(folder: &Path) -> (InitOutcome, PipelineFile) {
     (outcome, file)
 }
 
+/// The kind to recognise, the app's name, and the files that tell it.
+type Case = (Kind, &'static str, &'static [(&'static str, &'static str)]);
+
 #[test]
 fn each_kind_of_app_gets_a_valid_file() {
-    let cases: &[(Kind, &str, &[(&str, &str)])] = &[
+    let cases: &[Case] = &[
         (Kind::Rust, "shop", &[("Cargo.toml", "[package]\nname = \"shop\"\n"), ("Cargo.lock", "")]),
         (Kind::Go, "api", &[("go.mod", "module example.com/acme/api/v2\n\ngo 1.19\n"), ("cmd/api/main.go", "")]),
         (

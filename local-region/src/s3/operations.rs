@@ -86,7 +86,7 @@ impl S3 for Objects {
                 "Your previous request to create the named bucket succeeded and you already own it."
             ));
         }
-        answer(CreateBucketOutput { location: Some(format!("/{bucket}")), ..CreateBucketOutput::default() })
+        answer(CreateBucketOutput { location: Some(format!("/{bucket}")) })
     }
 
     async fn head_bucket(&self, req: S3Request<HeadBucketInput>) -> S3Result<S3Response<HeadBucketOutput>> {

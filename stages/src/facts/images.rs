@@ -79,7 +79,7 @@ pub async fn of_app(site: &Site) -> Result<Vec<Image>, FactsError> {
         .filters(Filter::builder().name(format!("tag:{}", tags::APP)).values(&site.pipeline.app).build());
     let answer = call.send().await.map_err(|error| CloudError::of("list the app's images", error))?;
     let mut images: Vec<Image> = answer.images().iter().filter_map(image).collect();
-    images.sort_by(|a, b| b.version.cmp(&a.version));
+    images.sort_by_key(|image| std::cmp::Reverse(image.version));
     Ok(images)
 }
 

@@ -31,7 +31,7 @@ pub fn describe_network_interfaces(params: &Params, region: &Arc<Region>) -> Ans
         let chosen = Filters::of(params).select(
             candidates,
             |it| it.network_interface.tags.seen(moment),
-            |it, name| filter_values(it, name),
+            filter_values,
         )?;
         let (chosen, next) = page(params, chosen, |it| &it.network_interface.network_interface_id)?;
         let items = chosen.into_iter().map(|it| {

@@ -192,9 +192,12 @@ pub fn permission_field(rule: &Rule, field: &str) -> Option<Option<String>> {
     })
 }
 
+/// Protocol, first port and last port.
+type PortRange = (String, Option<i32>, Option<i32>);
+
 /// `ipPermissions`: rules of the same protocol and ports are one item.
 pub fn permissions(name: &str, rules: &[Rule]) -> Xml {
-    let mut grouped: BTreeMap<(String, Option<i32>, Option<i32>), Vec<&Rule>> = BTreeMap::new();
+    let mut grouped: BTreeMap<PortRange, Vec<&Rule>> = BTreeMap::new();
     for rule in rules {
         let permission = &rule.permission;
         let key = (permission.protocol.clone(), permission.from_port, permission.to_port);
