@@ -104,6 +104,8 @@ fn summary(runs: &Runs<'_>, tally: &Tally, app: &AppCopy, engine: &Engine, began
     } else {
         String::new()
     };
+    let name_engine =
+        if engine.needs_naming() { format!("  export DOCKER_HOST={}\n", engine.host()) } else { String::new() };
     let (first, second) = (&v1.version, &v2.version);
     format!(
         "{url} answers, with version {first}. This took {}.
@@ -117,7 +119,7 @@ Still running:
 Five to try next, after
   cd {}
   export PATH={}:$PATH
-
+{name_engine}
   curl {url}/version
   alcedo status
   alcedo releases

@@ -48,8 +48,8 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// The engine that answers: the one `DOCKER_HOST` names and no other, else Docker's or Podman's, the user's before the
-/// system's.
+/// The engine that answers: the one `DOCKER_HOST` names and no other, else Docker's or Podman's, the system's before the
+/// user's, as `alcedo` looks for one.
 ///
 /// # Errors
 /// When `DOCKER_HOST` names an engine that does not answer: starting another one would not be what was asked for.
@@ -75,11 +75,10 @@ fn parse_host(host: &str) -> Result<Endpoint> {
 }
 
 fn sockets() -> Vec<PathBuf> {
-    let mut sockets = Vec::new();
+    let mut sockets = vec![DOCKER_SOCKET.into(), "/run/podman/podman.sock".into()];
     if let Some(runtime) = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from) {
         sockets.extend([runtime.join("docker.sock"), runtime.join("podman/podman.sock")]);
     }
-    sockets.extend([DOCKER_SOCKET.into(), "/run/podman/podman.sock".into()]);
     sockets
 }
 
@@ -94,6 +93,13 @@ impl Engine {
     /// The address as `DOCKER_HOST` takes it.
     pub fn host(&self) -> String {
         self.endpoint.to_string()
+    }
+
+    /// Whether a person has to name it in `DOCKER_HOST` to be sure that `alcedo` takes it too: `alcedo` takes the first
+    /// socket that exists, and this may be one behind it.
+    pub fn needs_naming(&self) -> bool {
+        let is_first = matches!(&self.endpoint, Endpoint::Unix(path) if path == Path::new(DOCKER_SOCKET));
+        !is_first && env::var_os("DOCKER_HOST").is_none_or(|host| host.is_empty())
     }
 
     /// Such as `Docker Engine 20.10.24 at unix:///var/run/docker.sock`.
