@@ -148,7 +148,7 @@ async fn run_locked(
 }
 
 fn scope(site: &Site, run: RunId, now: Timestamp, new_version: Version) -> Scope<'_> {
-    Scope { pipeline: &site.pipeline, environment: &site.environment, run, now, new_version }
+    Scope { pipeline: &site.pipeline, environment: &site.environment, root: &site.root, run, now, new_version }
 }
 
 /// The version of this second, or the first after it that is free.

@@ -24,7 +24,7 @@ mod images;
 mod network;
 
 pub use balancer::observe as balancer;
-pub use fleets::{fleets, group_tags};
+pub use fleets::fleets;
 pub use images::of_app as app_images;
 pub use network::{security_groups, subnets};
 
@@ -34,6 +34,8 @@ pub struct Facts {
     pub balancer: Balancer,
     /// Every fleet of this app and environment, oldest version first.
     pub fleets: Vec<Fleet>,
+    /// Versions that the app's other environments have in service, hold or would go back to.
+    pub used_elsewhere: Vec<Version>,
     pub network: Network,
     pub base: BaseImage,
     /// This machine's address, as the servers would see it; `None` where nobody could tell.
@@ -184,7 +186,7 @@ pub async fn observe(site: &Site, request: &Request) -> Result<Facts, FactsError
         async { Ok(site.versions().await?) },
         async { Ok(own_address(site).await) },
     )?;
-    let fleets = fleets(site, Some(&balancer)).await?;
+    let (fleets, used_elsewhere) = fleets::fleets_and_others(site, &balancer).await?;
     let release = match (request, &source) {
         (Request::Deploy { version: Some(version) } | Request::Rollback { to: Some(version) }, _) => {
             site.manifest(*version).await?
@@ -196,6 +198,11 @@ pub async fn observe(site: &Site, request: &Request) -> Result<Facts, FactsError
         (_, Some(source)) => site.version_with_inputs(&source.inputs).await?,
         (_, None) => None,
     };
+    // A manifest tells of an artifact that somebody may have removed: without it there is nothing to bake from.
+    let release = match release {
+        Some(manifest) if site.has_artifact(manifest.version).await? => Some(manifest),
+        _ => None,
+    };
     let fingerprint = match &release {
         Some(manifest) => Some(crate::bake::fingerprint(site, &base, &manifest.sha256, manifest.version)?),
         None => None,
@@ -204,6 +211,7 @@ pub async fn observe(site: &Site, request: &Request) -> Result<Facts, FactsError
     Ok(Facts {
         balancer,
         fleets,
+        used_elsewhere,
         network,
         base,
         own_address,

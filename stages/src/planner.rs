@@ -26,6 +26,8 @@ pub use launch::group_name;
 pub struct Scope<'a> {
     pub pipeline: &'a Pipeline,
     pub environment: &'a str,
+    /// Where everything of the app is kept in the bucket.
+    pub root: &'a str,
     pub run: RunId,
     pub now: Timestamp,
     /// The name of a new version, where the request builds one.

@@ -93,6 +93,11 @@ impl Site {
         read_json(self.store.as_ref(), manifest_key(&self.root, version)).await
     }
 
+    /// Whether the version's artifact itself is there.
+    pub async fn has_artifact(&self, version: Version) -> Result<bool, ReleasesError> {
+        Ok(!self.store.list(&artifact_key(&self.root, version)).await?.is_empty())
+    }
+
     /// The published version that was built from these inputs.
     pub async fn version_with_inputs(&self, fingerprint: &str) -> Result<Option<Manifest>, ReleasesError> {
         let entry: Option<InputsEntry> = read_json(self.store.as_ref(), inputs_key(&self.root, fingerprint)).await?;

@@ -53,18 +53,7 @@ impl SmokeTest {
         reports.push(self.through_preview(site, context).await?);
         let failures: Vec<String> = reports
             .iter()
-            .flat_map(|(target, report)| {
-                report.failures().map(move |result| {
-                    let failure = result.failure.as_ref();
-                    let (expected, actual) = failure.map_or(("", ""), |it| (it.expected.as_str(), it.actual.as_str()));
-                    let detail = failure.filter(|it| !it.detail.is_empty()).map(|it| format!("\n{}", it.detail));
-                    format!(
-                        "{target}: {}: expected {expected}, got {actual}{}",
-                        result.title,
-                        detail.unwrap_or_default()
-                    )
-                })
-            })
+            .flat_map(|(target, report)| in_words(report).map(move |it| format!("{target}: {it}")))
             .collect();
         if failures.is_empty() {
             let passed: usize = reports.iter().map(|(_, report)| report.results.len()).sum();
@@ -159,6 +148,17 @@ impl SmokeTest {
 
 fn is_for_preview(check: &Check) -> bool {
     !check.needs_ssh() && !matches!(check.ask(), Ok(Ask::Tcp(TcpCheck { port: Some(_) })))
+}
+
+/// What failed, each with what was expected, what came, and the end of what was said.
+pub fn in_words(report: &SuiteReport) -> impl Iterator<Item = String> {
+    report.failures().map(|result| match &result.failure {
+        None => result.title.clone(),
+        Some(failure) => {
+            let detail = if failure.detail.is_empty() { String::new() } else { format!("\n{}", failure.detail) };
+            format!("{}: expected {}, got {}{detail}", result.title, failure.expected, failure.actual)
+        }
+    })
 }
 
 /// A check's event as the step's.

@@ -152,14 +152,7 @@ impl ProvisionBuilder {
         if report.passed() {
             return Ok(report.results.len());
         }
-        let failures: Vec<String> = report
-            .failures()
-            .map(|result| {
-                let (expected, actual) =
-                    result.failure.as_ref().map_or(("", ""), |it| (it.expected.as_str(), it.actual.as_str()));
-                format!("{}: expected {expected}, got {actual}", result.title)
-            })
-            .collect();
+        let failures: Vec<String> = smoke::in_words(&report).collect();
         let step = StepError::failed(format!("{} image checks failed; no image was made", failures.len()));
         Err(failures.into_iter().fold(step, StepError::hint))
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use alcedo_pipeline::version::Version;
 use aws_sdk_ec2::types::Filter;
 use aws_sdk_elasticloadbalancingv2::types::TargetGroup;
 
@@ -18,7 +19,32 @@ const TAGS_AT_ONCE: usize = 20;
 
 /// Every fleet of the site's app and environment, oldest version first.
 pub async fn fleets(site: &Site, balancer: Option<&Balancer>) -> Result<Vec<Fleet>, CloudError> {
+    of_environment(site, group_tags(site).await?, balancer).await
+}
+
+/// The same, and beside it the versions that fleets of the app's *other* environments have or would go back to: images
+/// and artifacts belong to all of them.
+pub(super) async fn fleets_and_others(
+    site: &Site,
+    balancer: &Balancer,
+) -> Result<(Vec<Fleet>, Vec<Version>), CloudError> {
     let tags = group_tags(site).await?;
+    let mut others: Vec<Version> = tags
+        .values()
+        .filter(|tags| tags.get(tags::ENVIRONMENT) != Some(&site.environment))
+        .flat_map(|tags| [tags.get(tags::VERSION), tags.get(tags::REPLACES)])
+        .filter_map(|version| version?.parse().ok())
+        .collect();
+    others.sort();
+    others.dedup();
+    Ok((of_environment(site, tags, Some(balancer)).await?, others))
+}
+
+async fn of_environment(
+    site: &Site,
+    tags: BTreeMap<String, Tags>,
+    balancer: Option<&Balancer>,
+) -> Result<Vec<Fleet>, CloudError> {
     let instances = instances(site).await?;
     let rules = match balancer {
         Some(balancer) => balancer::rules(site, &balancer.listener).await?,
@@ -30,6 +56,7 @@ pub async fn fleets(site: &Site, balancer: Option<&Balancer>) -> Result<Vec<Flee
     };
     let mut fleets: Vec<Fleet> = tags
         .into_iter()
+        .filter(|(_, tags)| tags.get(tags::ENVIRONMENT) == Some(&site.environment))
         .filter_map(|(arn, tags)| {
             let version = tags.get(tags::VERSION)?.parse().ok()?;
             let run = tags.get(tags::RUN).map(str::to_owned);
@@ -59,8 +86,8 @@ pub async fn fleets(site: &Site, balancer: Option<&Balancer>) -> Result<Vec<Flee
     Ok(fleets)
 }
 
-/// The target groups that carry this app's and environment's tags, with those tags.
-pub async fn group_tags(site: &Site) -> Result<BTreeMap<String, Tags>, CloudError> {
+/// The target groups that carry this app's tag, whatever their environment, with their tags.
+async fn group_tags(site: &Site) -> Result<BTreeMap<String, Tags>, CloudError> {
     let prefix = format!("{}-", site.pipeline.app);
     let mut pages = site.clients.elb.describe_target_groups().into_paginator().send();
     let mut arns = Vec::new();
@@ -75,8 +102,7 @@ pub async fn group_tags(site: &Site) -> Result<BTreeMap<String, Tags>, CloudErro
         let answer = call.send().await.map_err(|error| CloudError::of("read target groups' tags", error))?;
         for description in answer.tag_descriptions() {
             let tags = Tags::from_elb(description.tags());
-            let ours = tags.get(tags::APP) == Some(&site.pipeline.app)
-                && tags.get(tags::ENVIRONMENT) == Some(&site.environment);
+            let ours = tags.get(tags::APP) == Some(&site.pipeline.app);
             if let (true, Some(arn)) = (ours, description.resource_arn()) {
                 found.insert(arn.to_owned(), tags);
             }

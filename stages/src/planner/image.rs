@@ -191,7 +191,7 @@ fn build(case: &Case<'_>, draft: &mut Draft) -> Result<(), PlanError> {
         None::<&str>,
         Action::Build(build::RunBuild { build: pipeline.build.clone(), inputs: source.inputs.clone() }),
     );
-    let to = format!("s3://{}/{}{}{version}/", pipeline.publish.bucket, pipeline.publish.prefix, pipeline.app);
+    let to = format!("s3://{}/{}{version}/", pipeline.publish.bucket, scope.root);
     draft.add(
         Stage::Publish,
         "publish/artifact",
