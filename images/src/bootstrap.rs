@@ -1,8 +1,9 @@
 //! From a recipe to its root in the engine, by mmdebstrap: nothing is pulled from a registry.
 
 use std::{
-    fs, io,
-    os::unix::fs::PermissionsExt,
+    fs::{self, File, TryLockError},
+    io,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::Path,
     process::Stdio,
     time::{Duration, Instant},
@@ -41,6 +42,9 @@ const IMPORT_DEADLINE: Duration = Duration::from_secs(10 * 60);
 /// For the engine's answers from what it knows.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 
+/// The pause before asking again whether another process's bootstrap has ended.
+const TURN_PAUSE: Duration = Duration::from_millis(200);
+
 /// How many of mmdebstrap's last lines an error carries.
 const LAST_LINES: usize = 15;
 
@@ -72,6 +76,8 @@ pub enum BootstrapError {
     Late { what: &'static str, deadline: Duration },
     #[error("the work folder of the bootstrap cannot be used")]
     Work { source: io::Error },
+    #[error("the engine does not have the image {reference} that it has just taken")]
+    Lost { reference: String },
     #[error("the engine did not {what}")]
     Engine { what: &'static str, source: bollard::errors::Error },
 }
@@ -89,6 +95,7 @@ impl BootstrapError {
             Self::Work { .. } => {
                 Some("about 1 GB is needed in the folder for temporary files; TMPDIR names another one")
             }
+            Self::Lost { .. } => Some("was it removed by someone else? Run it again"),
             Self::Start { .. } | Self::Engine { .. } => None,
         }
     }
@@ -127,20 +134,49 @@ fn is_called(tag: &str, reference: &str) -> bool {
 /// # Errors
 /// mmdebstrap is missing or fails, or the engine refuses. Nothing is left behind then.
 pub async fn bootstrap(docker: &Docker, recipe: &Recipe, progress: &Sink) -> Result<BaseImage, BootstrapError> {
-    let mut found = find(docker, recipe).await?;
-    if found.is_none() {
-        let began = Instant::now();
-        make(docker, recipe, progress).await?;
-        found = find(docker, recipe).await?.map(|image| BaseImage { reused: false, took: began.elapsed(), ..image });
-    }
-    let image = found.ok_or_else(|| BootstrapError::Engine {
-        what: "keep the image that it was given",
-        source: bollard::errors::Error::DockerStreamError { error: recipe.reference() },
-    })?;
+    let image = match find(docker, recipe).await? {
+        Some(image) => image,
+        None => make_once(docker, recipe, progress).await?,
+    };
     // Also where it was there already: going back to an earlier recipe makes its root the latest again.
     let latest = TagImageOptionsBuilder::new().repo(&recipe.repository()).tag("latest").build();
     answer("name the image", ANSWER_DEADLINE, docker.tag_image(&image.reference, Some(latest))).await?;
     Ok(image)
+}
+
+/// Makes the root, unless another process of this user does so meanwhile: then that one's is taken.
+async fn make_once(docker: &Docker, recipe: &Recipe, progress: &Sink) -> Result<BaseImage, BootstrapError> {
+    let began = Instant::now();
+    let user = fs::metadata("/proc/self").map_err(|source| BootstrapError::Work { source })?.uid();
+    let _turn = wait_for_turn(&std::env::temp_dir().join(format!("alcedo-bootstrap-{user}.lock")), progress).await?;
+    if let Some(image) = find(docker, recipe).await? {
+        return Ok(image);
+    }
+    make(docker, recipe, progress).await?;
+    let image = find(docker, recipe).await?.ok_or_else(|| BootstrapError::Lost { reference: recipe.reference() })?;
+    Ok(BaseImage { reused: false, took: began.elapsed(), ..image })
+}
+
+/// Waits until no other process of this user makes a root: two at once take longer than one after the other, and the
+/// second mostly finds that there is nothing left to do. The turn ends when the file is closed, however that comes.
+async fn wait_for_turn(path: &Path, progress: &Sink) -> Result<File, BootstrapError> {
+    let work = |source| BootstrapError::Work { source };
+    let file = File::options().create(true).append(true).open(path).map_err(work)?;
+    let began = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::Error(source)) => return Err(work(source)),
+            Err(TryLockError::WouldBlock) if began.elapsed() > BOOTSTRAP_DEADLINE => {
+                return Err(BootstrapError::Late { what: "another process's bootstrap", deadline: BOOTSTRAP_DEADLINE });
+            }
+            Err(TryLockError::WouldBlock) => {}
+        }
+        if began.elapsed() < TURN_PAUSE {
+            progress(ImageEvent::Started { what: "waiting for another process that makes a root".to_owned() });
+        }
+        tokio::time::sleep(TURN_PAUSE).await;
+    }
 }
 
 async fn make(docker: &Docker, recipe: &Recipe, progress: &Sink) -> Result<(), BootstrapError> {
@@ -327,6 +363,20 @@ mod tests {
         assert_eq!(arguments[suite + 1], "/tmp/work/root.tar");
         assert_eq!(arguments[suite + 2], "deb http://deb.debian.org/debian bookworm main");
         assert_eq!(arguments.len(), suite + 5, "three sources: the suite, its updates, its security updates");
+    }
+
+    #[tokio::test]
+    async fn a_second_bootstrap_waits_for_the_first() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("lock");
+        let first = wait_for_turn(&path, &crate::event::silent()).await.expect("nobody is before");
+        let (told, mut waits) = tokio::sync::mpsc::unbounded_channel();
+        let progress: Sink = std::sync::Arc::new(move |event| told.send(event).expect("someone listens"));
+        let second = tokio::spawn(async move { wait_for_turn(&path, &progress).await });
+        assert!(matches!(waits.recv().await, Some(ImageEvent::Started { .. })), "it says that it waits");
+        assert!(!second.is_finished());
+        drop(first);
+        second.await.expect("no panic").expect("its turn");
     }
 
     #[test]

@@ -43,6 +43,7 @@ static BUILT_IN: [BuiltIn; 1] = [built_in!("debian-bookworm":
     "/usr/lib/alcedo/guest-agent",
     "/usr/lib/systemd/system/alcedo-identity.service",
     "/usr/lib/systemd/system/alcedo-user-data.service",
+    "/usr/lib/systemd/system/ssh.service.d/10-alcedo.conf",
 )];
 
 /// `recipe.yaml`. The built-in recipe's file says what each key means.

@@ -135,6 +135,20 @@ impl TestRegion {
         }
     }
 
+    /// Waits until systemd has started all it starts, and says how that ended: `running`, or `degraded`.
+    pub async fn booted(&self, spec: &MachineSpec) -> String {
+        let mut state = String::new();
+        let settled = async || {
+            // Its exit code only says whether it is `running`.
+            let output = self.ssh(spec, "sudo systemctl is-system-running").await;
+            state = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+            matches!(state.as_str(), "running" | "degraded" | "maintenance")
+        };
+        let settled = until(BOOT, settled).await;
+        assert!(settled.is_some(), "{} is still `{state}` after {BOOT:?}", spec.instance_id);
+        state
+    }
+
     pub async fn console(&self, spec: &MachineSpec) -> String {
         let console = self.machines.console(&spec.instance_id).await.expect("a console");
         String::from_utf8_lossy(&console).replace('\r', "")
