@@ -11,7 +11,9 @@ use http::{HeaderValue, Method, StatusCode, header::CONTENT_TYPE, request::Parts
 use s3s::service::S3Service;
 
 use crate::{
+    firewall,
     region::Region,
+    servers,
     wire::{
         ApiError, Params, Xml, ec2, elbv2,
         sigv4::{Keys, Signed},
@@ -143,7 +145,14 @@ async fn dispatch(service: Service, action: &str, params: &Params, region: &Arc<
             }
             ec2::handle(action, params, region).await
         }
-        Service::Elbv2 => elbv2::handle(action, params, region).await,
+        Service::Elbv2 => {
+            let answer = elbv2::handle(action, params, region).await?;
+            // A load balancer is a member of its groups, which other groups' rules may name as their source.
+            if matches!(action, "CreateLoadBalancer" | "DeleteLoadBalancer" | "SetSecurityGroups") {
+                firewall::apply(region).await.map_err(|error| servers::engine_error(&error))?;
+            }
+            Ok(answer)
+        }
         Service::Sts => sts::handle(action, params),
     }
 }

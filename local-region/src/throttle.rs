@@ -84,8 +84,7 @@ impl Throttle {
 
 fn limit_of(action: &str, params: &Params) -> Limit {
     match action {
-        "RunInstances" => limit(5, 2),
-        "StartInstances" | "StopInstances" => limit(5, 2),
+        "RunInstances" | "StartInstances" => limit(5, 2),
         "TerminateInstances" => limit(100, 5),
         "CreateTags" | "DeleteTags" => limit(100, 10),
         "CopyImage" => limit(100, 1),

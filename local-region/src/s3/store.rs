@@ -332,3 +332,44 @@ fn read_records<T: DeserializeOwned>(folder: &Path) -> io::Result<Vec<T>> {
     }
     Ok(records)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(store: &Store, condition: &Condition) -> Result<(), String> {
+        let (content, path) = store.new_content("b").unwrap();
+        fs::write(path, b"x").unwrap();
+        let object = Object::new("k".to_owned(), content, 1, "e".to_owned(), Timestamp::UNIX_EPOCH);
+        store.put("b", object, condition).map(drop).map_err(|error| error.code().as_str().to_owned())
+    }
+
+    #[test]
+    fn a_conditional_write_that_a_delete_overtakes_is_told_to_try_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        store.create_bucket("b", Timestamp::UNIX_EPOCH).unwrap();
+        let absent =
+            |deletions| Condition { if_none_match: Some(ETagCondition::Any), deletions, ..Condition::default() };
+        let begun = store.deletions("b", "k").unwrap();
+        put(&store, &absent(begun)).unwrap();
+        assert_eq!(put(&store, &absent(begun)).unwrap_err(), "PreconditionFailed");
+        store.delete("b", "k", None).unwrap();
+        assert_eq!(put(&store, &absent(begun)).unwrap_err(), "ConditionalRequestConflict");
+        put(&store, &absent(store.deletions("b", "k").unwrap())).unwrap();
+    }
+
+    #[test]
+    fn content_that_no_record_names_is_dropped_at_the_next_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        store.create_bucket("b", Timestamp::UNIX_EPOCH).unwrap();
+        put(&store, &Condition::default()).unwrap();
+        let (_, lost) = store.new_content("b").unwrap();
+        fs::write(&lost, b"half").unwrap();
+        drop(store);
+        let store = Store::open(folder.path()).unwrap();
+        assert!(!lost.exists());
+        assert!(store.object("b", "k").unwrap().1.exists());
+    }
+}
