@@ -272,6 +272,9 @@ pub struct Flip {
     /// How an answer tells which version gave it. Default: nothing is asked, and only the listener is read back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<VersionProbe>,
+    /// How long every answer, at every balancer node, must be green's before the flip counts as proven. Default `2s`.
+    #[serde(default = "two_seconds")]
+    pub quiet: Span,
     /// From the change to the proof that only green answers. Default `2m`.
     #[serde(default = "two_minutes")]
     pub timeout: Span,
@@ -374,6 +377,9 @@ fn twenty_minutes() -> Span {
 }
 fn five_minutes() -> Span {
     Span::minutes(5)
+}
+fn two_seconds() -> Span {
+    Span::seconds(2)
 }
 fn two_minutes() -> Span {
     Span::minutes(2)

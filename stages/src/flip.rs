@@ -25,10 +25,6 @@ use crate::{
 /// Time between two rounds of probes.
 const PROBE_EVERY: Duration = Duration::from_millis(100);
 
-/// How long every answer must be green's before the flip counts as proven. AWS publishes no bound for how long a balancer
-/// node may lag; this covers the nodes that switch within seconds, and each old answer starts the period again.
-const QUIET: Duration = Duration::from_secs(2);
-
 /// Which target group is meant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -151,6 +147,8 @@ fn changed(place: &Place, expected: &Routing, found: &Routing) -> StepError {
 pub struct Prove {
     pub front_door: FrontDoor,
     pub version: String,
+    /// How long every answer must be green's; each other answer starts the period again.
+    pub quiet: Span,
     pub timeout: Span,
 }
 
@@ -182,14 +180,16 @@ impl Prove {
                         Err(why) => format!("{node}: {why}"),
                     })
                 }
-                None if seen.quiet_since.get_or_insert_with(Instant::now).elapsed() >= QUIET => Look::Ready(()),
+                None if seen.quiet_since.get_or_insert_with(Instant::now).elapsed() >= self.quiet.duration() => {
+                    Look::Ready(())
+                }
                 None => Look::NotYet(format!("every node answers {}", self.version)),
             })
         })
         .await?;
         let rounds = seen.lock().expect("no panic while it is held").rounds;
         let seconds = begun.elapsed().as_secs_f64();
-        Ok(json!({ "proven": true, "rounds": rounds, "quiet_seconds": QUIET.as_secs_f64(), "seconds": seconds }))
+        Ok(json!({ "proven": true, "rounds": rounds, "seconds": seconds }))
     }
 }
 

@@ -41,6 +41,7 @@ fn flip(case: &Case<'_>, draft: &mut Draft) {
         Action::Prove(flip::Prove {
             front_door: case.front_door(),
             version: target.version.to_string(),
+            quiet: pipeline.flip.quiet,
             timeout: pipeline.flip.timeout,
         }),
     );
