@@ -20,6 +20,7 @@ pub(super) fn check(top: &At<'_>, add: Add<'_>) {
             json_path(text, &json.path, Part::Value, add);
         }
         not_zero(flip.get("timeout"), add);
+        quiet(&flip, add);
     }
     if let Some(hold) = top.find("hold.for")
         && hold.span().is_some_and(Span::is_zero)
@@ -33,6 +34,16 @@ pub(super) fn check(top: &At<'_>, add: Add<'_>) {
     }
     not_zero(top.find("retire.timeout"), add);
     retire(top, add);
+}
+
+/// A proof that needs longer than it has can never come.
+fn quiet(flip: &At<'_>, add: Add<'_>) {
+    let (Some(quiet), Some(timeout)) = (flip.span_or_default("quiet"), flip.span_or_default("timeout")) else { return };
+    if quiet >= timeout && !timeout.is_zero() {
+        let key = if flip.has("quiet") { "quiet" } else { "timeout" };
+        let message = format!("the quiet period ({quiet}) must be shorter than the timeout ({timeout})");
+        add(Problem::error("out-of-range", &flip.path.key(key), message));
+    }
 }
 
 /// A balancer's name: at most 32 letters, digits and hyphens (CreateLoadBalancer, Name), or an ARN.
