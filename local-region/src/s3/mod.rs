@@ -9,7 +9,7 @@
 //! | [`store`] | buckets, objects and uploads: an index in memory, files on disk, conditions decided under one lock |
 //! | [`checksums`] | the five algorithms: computing, comparing, composing |
 //! | [`incoming`] | a body on its way to disk, checked before anything refers to it |
-//! | [`operations`] | the `S3` trait: each call in terms of the others |
+//! | [`operations`], [`multipart`] | the `S3` trait: each call in terms of the others |
 
 use std::sync::Arc;
 
@@ -25,6 +25,7 @@ use crate::{clock::Clock, wire::sigv4::Keys};
 pub mod checksums;
 mod incoming;
 mod listing;
+mod multipart;
 mod operations;
 mod reading;
 mod store;
