@@ -120,7 +120,9 @@ fn target(scope: &Scope<'_>, request: &Request, facts: &Facts) -> Result<Target,
 }
 
 fn unknown_version(version: Version, facts: &Facts) -> PlanError {
-    let known: Vec<String> = facts.versions.iter().take(10).map(ToString::to_string).collect();
+    // Its own folder may still be there, with less in it than a release needs.
+    let others = facts.versions.iter().filter(|other| **other != version);
+    let known: Vec<String> = others.take(10).map(ToString::to_string).collect();
     let hint = match known.is_empty() {
         true => "nothing is published yet; `alcedo deploy` builds and publishes".to_owned(),
         false => format!("published are: {}", known.join(", ")),
