@@ -30,9 +30,18 @@ impl Inventory {
     /// Asserts that nothing was added, removed or changed.
     #[track_caller]
     pub fn assert_same(&self, after: &Self) {
+        self.assert_same_but(&[], after);
+    }
+
+    /// Asserts that nothing was added, removed or changed except things of these kinds, and that those were.
+    #[track_caller]
+    pub fn assert_same_but(&self, changed: &[&str], after: &Self) {
         let mut text = String::new();
+        for kind in changed {
+            assert_ne!(self.of(kind), after.of(kind), "{kind} should have changed");
+        }
         let kinds: BTreeSet<&str> = self.0.keys().chain(after.0.keys()).copied().collect();
-        for kind in kinds {
+        for kind in kinds.into_iter().filter(|kind| !changed.contains(kind)) {
             let (before, after) = (self.of(kind), after.of(kind));
             for gone in before.iter().filter(|thing| !after.contains(thing)) {
                 let _ = writeln!(text, "- {kind} {gone}");
@@ -138,7 +147,9 @@ impl Inventory {
                 let port = listener.port().unwrap_or_default();
                 self.add("listener", format!("{arn} on {port}: {}", one_line(listener.default_actions())));
                 let rules = clients.elb.describe_rules().listener_arn(arn).send().await;
-                for rule in rules.expect("rules are listed").rules() {
+                let rules = rules.expect("rules are listed");
+                // The default rule says what the listener itself has said.
+                for rule in rules.rules().iter().filter(|rule| rule.priority() != Some("default")) {
                     let (priority, conditions) = (or_none(rule.priority()), one_line(rule.conditions()));
                     let actions = one_line(rule.actions());
                     let arn = or_none(rule.rule_arn());
@@ -173,6 +184,8 @@ fn or_none(text: Option<&str>) -> &str {
     text.unwrap_or("-")
 }
 
+/// Every field that is set.
 fn one_line(value: &(impl Debug + ?Sized)) -> String {
-    format!("{value:?}")
+    let text = format!("{value:?}");
+    text.split(", ").filter(|field| !field.ends_with(": None")).collect::<Vec<_>>().join(", ")
 }

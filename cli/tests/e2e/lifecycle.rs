@@ -9,20 +9,12 @@ const MAKING: [&str; 3] = ["build", "publish", "bake"];
 fn a_life_of_deploys_and_rollbacks() {
     let world = World::new("lifecycle");
     let v1 = first_deploy(&world);
-    let traffic = world.traffic();
-
     unchanged(&world, &v1);
     let v2 = changed(&world, &v1);
     held_rollback(&world, &v1, &v2);
     forward_again(&world, &v1, &v2);
     let v3 = third(&world, &v1, &v2);
     cold_rollback(&world, &v1, &v2, &v3);
-
-    let tally = traffic.stop();
-    tally.assert_all_answered();
-    let answered: Vec<&str> = tally.versions.keys().map(String::as_str).collect();
-    assert_eq!(answered, [&v1, &v2, &v3], "the versions that ever answered");
-    world.tell(&format!("{} requests", tally.sent));
 }
 
 fn first_deploy(world: &World) -> String {
@@ -43,7 +35,9 @@ fn first_deploy(world: &World) -> String {
 
 fn unchanged(world: &World, v1: &str) {
     let before = world.inventory();
-    let run = world.json(&["deploy"]).expect(0);
+    let (run, tally) = world.with_visitors(&["deploy"]);
+    let run = run.expect(0);
+    tally.assert_versions(&[v1]);
     assert_eq!(run.version(), v1);
     assert_eq!(run.steps(), [""; 0]);
     before.assert_same(&world.inventory());
@@ -53,12 +47,15 @@ fn unchanged(world: &World, v1: &str) {
 fn changed(world: &World, v1: &str) -> String {
     world.app.greet("Hello again.");
     let before = world.inventory();
-    // Green is tested and healthy before the listener names it.
-    let mut run = world.begin(&["deploy"]);
-    run.until_begins("flip/switch");
-    world.assert_answers(v1);
-    let run = run.end().expect(0);
+    let (run, tally) = world.with_visitors(&["deploy"]);
+    let run = run.expect(0);
     let v2 = run.version();
+    tally.assert_versions(&[v1, &v2]);
+    assert!(
+        tally.versions[&v2].first > run.moment("step-started", "flip/switch"),
+        "green had visitors before the flip"
+    );
+    assert!(tally.versions[v1].last < run.moment("step-succeeded", "flip/prove"), "blue had visitors after the proof");
     assert!(v2.as_str() != v1 && run.report()["replaces"] == v1, "{}", run.report());
     world.assert_answers(&v2);
     assert_eq!(world.fleets(), [(v1.to_owned(), "held".into(), 2, 2), (v2.clone(), "in-service".into(), 2, 2)]);
@@ -73,37 +70,39 @@ fn changed(world: &World, v1: &str) -> String {
 
 fn held_rollback(world: &World, v1: &str, v2: &str) {
     let before = world.inventory();
-    let run = world.json(&["rollback"]).expect(0);
+    let (run, tally) = world.with_visitors(&["rollback"]);
+    let run = run.expect(0);
     assert_eq!(run.version(), v1);
+    tally.assert_versions(&[v1, v2]);
+    assert!(tally.versions[v2].last < run.moment("step-succeeded", "flip/prove"), "{tally:?}");
     assert_eq!(run.steps().first().map(String::as_str), Some("flip/switch"));
     assert_makes_nothing(&run, &["launch", "smoke"]);
     world.assert_answers(v1);
-    let after = world.inventory();
-    for kind in ["instance", "image", "snapshot", "object", "target", "listener rule"] {
-        assert_eq!(before.of(kind), after.of(kind), "{kind}");
-    }
-    assert_ne!(before.of("listener"), after.of("listener"));
+    // The listener, and the marks on the two target groups that tell which fleet is held.
+    before.assert_same_but(&["listener", "target group"], &world.inventory());
     assert_eq!(world.fleets(), [(v1.to_owned(), "in-service".into(), 2, 2), (v2.to_owned(), "held".into(), 2, 2)]);
     world.tell("rolled back to the held version");
 }
 
 fn forward_again(world: &World, v1: &str, v2: &str) {
     let before = world.inventory();
-    let run = world.json(&["deploy", "--version", v2]).expect(0);
+    let (run, tally) = world.with_visitors(&["deploy", "--version", v2]);
+    let run = run.expect(0);
+    tally.assert_versions(&[v1, v2]);
     assert_eq!(run.version(), v2);
     assert_makes_nothing(&run, &["launch"]);
     world.assert_answers(v2);
-    let after = world.inventory();
-    assert_eq!(before.of("instance"), after.of("instance"));
-    assert_eq!(before.of("object"), after.of("object"));
+    before.assert_same_but(&["listener", "target group"], &world.inventory());
     assert_eq!(world.fleets(), [(v1.to_owned(), "held".into(), 2, 2), (v2.to_owned(), "in-service".into(), 2, 2)]);
     world.tell("went forward to the held version");
 }
 
 fn third(world: &World, v1: &str, v2: &str) -> String {
     world.app.greet("Hello, third.");
-    let run = world.json(&["deploy"]).expect(0);
+    let (run, tally) = world.with_visitors(&["deploy"]);
+    let run = run.expect(0);
     let v3 = run.version();
+    tally.assert_versions(&[v2, &v3]);
     let retired: Vec<String> = run.steps().into_iter().filter(|step| step.starts_with("retire/")).collect();
     let of_v1 = |what: &str| format!("retire/{v1}/{what}");
     assert_eq!(retired, [of_v1("drain"), of_v1("terminate"), of_v1("target-group")]);
@@ -118,16 +117,17 @@ fn third(world: &World, v1: &str, v2: &str) -> String {
 
 fn cold_rollback(world: &World, v1: &str, v2: &str, v3: &str) {
     let before = world.inventory();
-    let run = world.json(&["rollback", "--to", v1]).expect(0);
+    let (run, tally) = world.with_visitors(&["rollback", "--to", v1]);
+    let run = run.expect(0);
     assert_eq!(run.version(), v1);
+    tally.assert_versions(&[v1, v3]);
     assert_makes_nothing(&run, &[]);
     assert!(run.stages().contains("launch") && run.stages().contains("smoke"), "{:?}", run.stages());
     world.assert_answers(v1);
     let after = world.inventory();
     after.assert_nothing_open();
-    for kind in ["image", "snapshot", "object"] {
-        assert_eq!(before.of(kind), after.of(kind), "{kind}");
-    }
+    let new_fleet = ["instance", "listener", "listener rule", "target", "target group", "volume"];
+    before.assert_same_but(&new_fleet, &after);
     let fleets = world.fleets();
     let fleet = |version: &str| fleets.iter().find(|fleet| fleet.0 == version).cloned();
     assert_eq!(fleet(v1), Some((v1.to_owned(), "in-service".into(), 2, 2)));

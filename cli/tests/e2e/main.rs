@@ -3,7 +3,10 @@
 //! Every test has a region of its own; at most two run at a time. They need a container engine and fail without one.
 
 mod app;
+mod bad_luck;
+mod cold_rollback;
 mod engine;
+mod interrupted;
 mod inventory;
 mod lifecycle;
 mod run;

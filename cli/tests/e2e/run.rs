@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, process::Stdio, time::Duration};
 
+use jiff::Timestamp;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -71,7 +72,7 @@ impl Running {
 
     fn next(&mut self) -> Option<Value> {
         loop {
-            let read = self.runtime.block_on(timeout(DEADLINE, self.lines.next_line()));
+            let read = self.runtime.block_on(async { timeout(DEADLINE, self.lines.next_line()).await });
             let Ok(read) = read else {
                 panic!("alcedo {} says nothing for {} s:\n{}", self.shown, DEADLINE.as_secs(), self.stdout.join("\n"));
             };
@@ -93,7 +94,7 @@ impl Running {
     /// Reads on to the end.
     pub fn end(mut self) -> Ended {
         while self.next().is_some() {}
-        let status = self.runtime.block_on(timeout(DEADLINE, self.child.wait()));
+        let status = self.runtime.block_on(async { timeout(DEADLINE, self.child.wait()).await });
         let Ok(status) = status else { panic!("alcedo {} has closed its output but does not end", self.shown) };
         let stderr = self.runtime.block_on(self.stderr).expect("reading does not fail");
         Ended {
@@ -122,7 +123,11 @@ impl Ended {
     #[track_caller]
     pub fn expect(self, code: i32) -> Self {
         let Self { shown, stdout, stderr, .. } = &self;
-        assert_eq!(self.code, Some(code), "the exit code of alcedo {shown}\n--- stdout\n{stdout}\n--- stderr\n{stderr}");
+        assert_eq!(
+            self.code,
+            Some(code),
+            "the exit code of alcedo {shown}\n--- stdout\n{stdout}\n--- stderr\n{stderr}"
+        );
         self
     }
 
@@ -169,6 +174,14 @@ impl Ended {
     pub fn output(&self, step: &str) -> &Value {
         let found = self.of_kind("step-succeeded").find(|event| event["step"] == step);
         &found.unwrap_or_else(|| panic!("{step} did not succeed in {}: {}", self.shown, self.stdout))["output"]
+    }
+
+    /// When an event of this kind was told of a step.
+    #[track_caller]
+    pub fn moment(&self, kind: &str, step: &str) -> Timestamp {
+        let event = self.of_kind(kind).find(|event| event["step"] == step);
+        let event = event.unwrap_or_else(|| panic!("no {kind} of {step} in {}: {}", self.shown, self.stdout));
+        text(&event["at"]).parse().expect("events carry a time")
     }
 
     /// Message, causes and hints of the failure, a line each: what a person reads.

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
+use jiff::Timestamp;
 use serde_json::Value;
 use tokio::{runtime::Handle, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -22,14 +23,24 @@ pub struct Tally {
     pub failed: u64,
     pub reasons: Vec<String>,
     /// Answers by the version that gave them.
-    pub versions: BTreeMap<String, u64>,
+    pub versions: BTreeMap<String, Seen>,
+}
+
+/// What one version answered.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen {
+    pub answers: u64,
+    /// When its first answer came.
+    pub first: Timestamp,
+    /// When the last request was sent that it answered.
+    pub last: Timestamp,
 }
 
 impl Tally {
-    fn count(&mut self, answer: Result<String, String>) {
+    fn count(&mut self, sent: Timestamp, answer: Result<String, String>) {
         self.sent += 1;
         match answer {
-            Ok(version) => *self.versions.entry(version).or_default() += 1,
+            Ok(version) => self.see(version, Seen { answers: 1, first: Timestamp::now(), last: sent }),
             Err(reason) => {
                 self.failed += 1;
                 if self.reasons.len() < REASONS_KEPT {
@@ -43,9 +54,25 @@ impl Tally {
         self.sent += other.sent;
         self.failed += other.failed;
         self.reasons.extend(other.reasons);
-        for (version, answers) in other.versions {
-            *self.versions.entry(version).or_default() += answers;
+        for (version, seen) in other.versions {
+            self.see(version, seen);
         }
+    }
+
+    fn see(&mut self, version: String, more: Seen) {
+        let seen = self.versions.entry(version).or_insert(Seen { answers: 0, ..more });
+        seen.answers += more.answers;
+        seen.first = seen.first.min(more.first);
+        seen.last = seen.last.max(more.last);
+    }
+
+    /// Asserts that these versions answered, and no others.
+    #[track_caller]
+    pub fn assert_versions(&self, expected: &[&str]) {
+        let mut expected = expected.to_vec();
+        expected.sort_unstable();
+        let answered: Vec<&str> = self.versions.keys().map(String::as_str).collect();
+        assert_eq!(answered, expected, "the versions that answered");
     }
 
     /// Asserts that every request was answered, and that there were some.
@@ -94,8 +121,9 @@ async fn send(node: SocketAddr, keeps_open: bool, stop: CancellationToken) -> Ta
     let client = client(keeps_open);
     let mut tally = Tally::default();
     while !stop.is_cancelled() {
+        let sent = Timestamp::now();
         let answer = version_at(&client, node).await;
-        tally.count(answer.map_err(|why| format!("{node}, {} connection: {why}", kind(keeps_open))));
+        tally.count(sent, answer.map_err(|why| format!("{node}, {} connection: {why}", kind(keeps_open))));
         tokio::select! {
             () = tokio::time::sleep(PAUSE) => {}
             () = stop.cancelled() => {}

@@ -21,7 +21,7 @@ use crate::{
     inventory::Inventory,
     run::{Ended, Running, text},
     seats::{self, Seat},
-    traffic::{Traffic, client, version_at},
+    traffic::{Tally, Traffic, client, version_at},
 };
 
 /// The bucket that the example's pipeline file names.
@@ -151,6 +151,16 @@ impl World {
         Traffic::start(self.runtime.handle(), &self.nodes())
     }
 
+    /// Runs `alcedo` with `--output json` to its end while requests flow, every one of which must be answered.
+    #[track_caller]
+    pub fn with_visitors(&self, arguments: &[&str]) -> (Ended, Tally) {
+        let traffic = self.traffic();
+        let run = self.json(arguments);
+        let tally = traffic.stop();
+        tally.assert_all_answered();
+        (run, tally)
+    }
+
     /// Asserts that one version answers at every node.
     #[track_caller]
     pub fn assert_answers(&self, version: &str) {
@@ -214,7 +224,8 @@ impl Drop for World {
         self.tell("the test has ended; removing its region");
         let mut reset = self.region.command();
         reset.args(["region", "reset", "--yes"]);
-        let reset = self.runtime.block_on(async { tokio::time::timeout(Duration::from_secs(120), reset.output()).await });
+        let reset =
+            self.runtime.block_on(async { tokio::time::timeout(Duration::from_secs(120), reset.output()).await });
         let left = self.runtime.block_on(engine::of_region(&self.region.engine, &self.region.name));
         let files = names_in(&self.folder.path().join("tmp"));
         self.tell("its region is removed");

@@ -1,0 +1,79 @@
+//! A run that is told to stop, in every stage: it goes back by itself, and visitors notice nothing.
+
+use nix::sys::signal::Signal;
+
+use crate::{
+    run::{Ended, assert_says},
+    world::World,
+};
+
+const HOLD: &str = "hold: { for: 10m, attended: false }";
+
+/// Every stage before the point of no return, each with a signal and the exit code that stands for it.
+const STAGES: [(&str, Signal, i32); 7] = [
+    ("build", Signal::SIGINT, 130),
+    ("publish", Signal::SIGINT, 130),
+    ("bake", Signal::SIGHUP, 129),
+    ("launch", Signal::SIGTERM, 143),
+    ("smoke", Signal::SIGINT, 130),
+    ("flip", Signal::SIGINT, 130),
+    ("hold/watch", Signal::SIGINT, 130),
+];
+
+#[test]
+fn told_to_stop_a_run_goes_back_whatever_stage_it_is_in() {
+    let world = World::new("interrupted");
+    world.app.replace("alcedo.yaml", HOLD, "hold: { for: 60s, attended: true }");
+    world.app.commit("Hold, attended");
+    let v1 = world.deploy();
+    let before = world.inventory();
+    world.tell("deployed the first version");
+
+    for (stage, signal, code) in STAGES {
+        world.app.greet(&format!("Hello, but stopped in {stage}."));
+        let traffic = world.traffic();
+        let run = stopped(&world, stage, signal).expect(code);
+        let tally = traffic.stop();
+        tally.assert_all_answered();
+        assert_eq!(run.report()["outcome"], "interrupted", "{stage}: {}", run.report());
+        let after = world.inventory();
+        before.assert_same(&after);
+        after.assert_nothing_open();
+        world.assert_answers(&v1);
+        assert_eq!(world.fleets(), [(v1.clone(), "in-service".into(), 2, 2)], "after {signal} in {stage}");
+        world.tell(&format!("{signal} in {stage}"));
+    }
+    after_the_point_of_no_return(&world, &v1);
+}
+
+/// What retire has begun cannot be undone, and it is not pretended: the new version stays, and what is left is named.
+fn after_the_point_of_no_return(world: &World, v1: &str) {
+    world.app.replace("alcedo.yaml", "hold: { for: 60s, attended: true }", "hold: { for: 0s }");
+    world.app.greet("Hello, stopped in retire.");
+    let traffic = world.traffic();
+    let run = stopped(world, "retire", Signal::SIGINT).expect(3);
+    traffic.stop().assert_all_answered();
+    let v2 = run.version();
+    assert_eq!(run.report()["outcome"], "stuck");
+    assert!(run.undone().is_empty(), "{:?}", run.undone());
+    assert_says(&run.stderr, &[v1, "retire"]);
+    world.assert_answers(&v2);
+    world.tell("SIGINT in retire");
+
+    // The next deploy finishes what was begun.
+    world.app.greet("Hello, after that.");
+    let v3 = world.deploy();
+    world.assert_answers(&v3);
+    assert_eq!(world.fleets(), [(v3, "in-service".into(), 2, 2)]);
+    let inventory = world.inventory();
+    assert_eq!((inventory.of("instance").len(), inventory.of("target group").len()), (2, 1));
+    world.tell("the next deploy retired what was left");
+}
+
+/// Deploys, and stops it as soon as the stage or step begins.
+fn stopped(world: &World, stage: &str, signal: Signal) -> Ended {
+    let mut run = world.begin(&["deploy"]);
+    run.until_begins(stage);
+    run.signal(signal);
+    run.end()
+}
