@@ -55,7 +55,7 @@ impl<W: Write> Lines<W> {
                 let said = self.last_transfer.as_ref();
                 let again = said.is_some_and(|(amount, _)| *amount == (*done, *total));
                 let soon = said.is_some_and(|(_, at)| event.at.duration_since(*at) < TRANSFER_PAUSE);
-                if again || done < total && soon {
+                if again || (done < total && soon) {
                     return;
                 }
                 self.last_transfer = Some(((*done, *total), event.at));

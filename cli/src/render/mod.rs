@@ -28,6 +28,7 @@ use crate::{
 };
 
 pub mod json;
+pub mod leftovers;
 pub mod lines;
 pub mod progress;
 pub mod summary;
@@ -153,8 +154,9 @@ impl Show {
 
     /// Ends the process in the middle of an unwind, saying what it leaves.
     fn leave(&self) -> ! {
-        let mut text = String::from("\nleft in the middle; SSH ingress and the environment's lock end by themselves\n");
-        summary::standing(&mut text, &self.timeline);
+        let mut text =
+            String::from("\nleft in the middle; the next run closes SSH and ends the builder, the rest stays\n");
+        leftovers::of_a_run_left_alone(&mut text, &self.timeline);
         let plan = &self.timeline.plan;
         text.push_str(&format!("  details    alcedo runs show {} --env {}\n", plan.run, plan.environment));
         let _ = io::stderr().write_all(text.as_bytes());

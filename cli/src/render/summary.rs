@@ -10,10 +10,13 @@ use alcedo_pipeline::{
 };
 use jiff::Timestamp;
 
-use super::timeline::{State, Step, Timeline};
+use super::{
+    leftovers,
+    timeline::{State, Step, Timeline},
+};
 use crate::{
     output::Paint,
-    words::{clean, count, moment, seconds},
+    words::{clean, moment, seconds},
 };
 
 /// What the run itself does not know: asked for when it has ended.
@@ -64,9 +67,13 @@ pub fn summary(report: &Report, timeline: &Timeline, aftermath: &Aftermath, pain
         Some(Outcome::Stuck) | None => {
             let headline = format!("{} of {app} {version} to {environment} is stuck", report.purpose.name());
             let _ = writeln!(text, "{} after {took}", paint.red(&headline));
-            standing(&mut text, timeline);
+            leftovers::of_a_stuck_run(&mut text, timeline);
             row(&mut text, "details", &format!("alcedo runs show {} {of_environment}", report.run));
-            row(&mut text, "go on", &format!("alcedo doctor {of_environment}, then the same command again"));
+            row(
+                &mut text,
+                "go on",
+                &format!("alcedo status {of_environment} shows what has traffic; mend, then run it again"),
+            );
         }
     }
     text
@@ -82,20 +89,6 @@ fn held(timeline: &Timeline) -> Option<(Version, Timestamp)> {
     let retires = format!("retire/{replaced}/");
     let retired = timeline.steps.iter().any(|step| step.id.as_str().starts_with(&retires));
     (!retired).then_some((replaced, until))
-}
-
-/// What stands of a run that is left as it is.
-pub fn standing(text: &mut String, timeline: &Timeline) {
-    let standing: Vec<String> =
-        timeline.standing().map(|(step, resource)| format!("{resource} (made by {})", step.id)).collect();
-    if standing.is_empty() {
-        row(text, "left", "nothing that the run is known to have made");
-        return;
-    }
-    row(text, "left", &count(standing.len(), "resource"));
-    for one in standing {
-        let _ = writeln!(text, "    {}", clean(&one));
-    }
 }
 
 /// Seconds per stage, on as many rows as 80 columns need.
@@ -119,6 +112,7 @@ fn stages(text: &mut String, report: &Report) {
     }
 }
 
-fn row(text: &mut String, name: &str, value: &str) {
+/// One named value.
+pub fn row(text: &mut String, name: &str, value: &str) {
     let _ = writeln!(text, "  {name:<11}{}", clean(value));
 }

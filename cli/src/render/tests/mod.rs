@@ -1,255 +1,29 @@
 //! What people and programs see of recorded runs.
 
+mod story;
+
 use alcedo_pipeline::{
     error::{ErrorKind, ErrorRecord},
-    event::{Event, Outcome, Unit, What},
-    ids::{RunId, StepId},
+    event::{Event, Outcome, What},
+    ids::StepId,
     journal::Record,
-    plan::{Plan, PlannedStep, Purpose, Sign, Stage},
+    plan::{Sign, Stage},
     report::Report,
     resource::Resource,
 };
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use serde_json::{Value, json};
 
+use self::story::{DEPLOY, Story, failed_build, half_a_deploy, output, whole_deploy};
 use super::{
     json::Json,
     lines::Lines,
     progress::{Progress, Size},
-    summary::{Aftermath, summary},
     timeline::Timeline,
 };
 use crate::output::Paint;
 
 const TERMINAL: Size = Size { columns: 80, rows: 24 };
-
-/// A run that is told event by event.
-struct Story {
-    plan: Plan,
-    events: Vec<Event>,
-    now: Timestamp,
-}
-
-impl Story {
-    fn new(steps: &[(&str, Stage, Sign, &str)]) -> Self {
-        let now: Timestamp = "2026-11-20T19:05:12Z".parse().unwrap();
-        let plan = Plan {
-            format: Plan::FORMAT,
-            run: RunId::new(now, 0x7f3a),
-            app: "hello".to_owned(),
-            environment: "local".to_owned(),
-            purpose: Purpose::Deploy,
-            version: "2026.1120.190512".parse().unwrap(),
-            commit: None,
-            replaces: Some("2026.1119.80000".parse().unwrap()),
-            made_at: now,
-            notes: vec!["bake: alcedo-hello has the same fingerprint".to_owned()],
-            steps: steps
-                .iter()
-                .map(|(id, stage, sign, does)| PlannedStep {
-                    id: StepId::from(*id),
-                    stage: *stage,
-                    sign: *sign,
-                    does: (*does).to_owned(),
-                    undo: (*sign == Sign::Add).then(|| "remove it".to_owned()),
-                    point_of_no_return: false,
-                    action: Value::Null,
-                })
-                .collect(),
-        };
-        let mut story = Self { plan, events: Vec::new(), now };
-        story.tell(
-            0.0,
-            What::RunStarted {
-                app: "hello".to_owned(),
-                environment: "local".to_owned(),
-                purpose: Purpose::Deploy,
-                version: story.plan.version,
-                host: "ana@build-7".to_owned(),
-                tool: "alcedo 0.1.0".to_owned(),
-            },
-        );
-        story
-    }
-
-    /// Something happens, this many seconds after what came before.
-    fn tell(&mut self, after: f64, what: What) {
-        self.now = self.now.checked_add(SignedDuration::from_secs_f64(after)).unwrap();
-        self.events.push(Event::new(&self.plan.run, self.now, what));
-    }
-
-    fn start(&mut self, step: &str) {
-        let planned = self.plan.step(&StepId::from(step)).unwrap();
-        let what = What::StepStarted {
-            step: planned.id.clone(),
-            stage: planned.stage,
-            does: planned.does.clone(),
-            token: "t".to_owned(),
-        };
-        self.tell(0.1, what);
-    }
-
-    fn succeed(&mut self, step: &str, seconds: f64, output: Value) {
-        self.tell(seconds, What::StepSucceeded { step: StepId::from(step), output, seconds });
-    }
-
-    fn fail(&mut self, step: &str, seconds: f64, message: &str, causes: &[&str]) {
-        let error = ErrorRecord {
-            kind: ErrorKind::Failed,
-            message: message.to_owned(),
-            causes: causes.iter().map(ToString::to_string).collect(),
-            hints: vec!["look at the tests".to_owned()],
-        };
-        self.tell(seconds, What::StepFailed { step: StepId::from(step), error, seconds });
-    }
-
-    fn finish(&mut self, outcome: Outcome) {
-        self.tell(0.1, What::RunFinished { outcome, seconds: 20.0 });
-    }
-
-    fn lines(&self) -> String {
-        let mut out = Vec::new();
-        let mut timeline = Timeline::new(&self.plan);
-        let mut lines = Lines::new(&mut out, self.plan.made_at);
-        for event in &self.events {
-            timeline.apply(event);
-            lines.event(event, &timeline);
-        }
-        String::from_utf8(out).unwrap()
-    }
-
-    /// What stands on a terminal after all events, each followed by a redraw.
-    fn screen(&self, size: Size, paint: Paint) -> Vec<String> {
-        let mut out = Vec::new();
-        let mut timeline = Timeline::new(&self.plan);
-        let mut progress = Progress::new(&mut out, paint);
-        for event in &self.events {
-            timeline.apply(event);
-            progress.event(event, &timeline, size);
-            progress.draw(&timeline, event.at, size);
-        }
-        screen(&String::from_utf8(out).unwrap())
-    }
-
-    fn summary(&self) -> String {
-        let record = Record { plan: self.plan.clone(), events: self.durable() };
-        let mut timeline = Timeline::new(&self.plan);
-        self.events.iter().for_each(|event| timeline.apply(event));
-        let aftermath = Aftermath { url: Some("http://127.0.0.1:8600".to_owned()) };
-        summary(&Report::of(&record), &timeline, &aftermath, Paint::PLAIN)
-    }
-
-    fn durable(&self) -> Vec<Event> {
-        self.events.iter().filter(|event| event.what.is_durable()).cloned().collect()
-    }
-}
-
-/// A terminal that knows the sequences the picture uses, and nothing else.
-fn screen(written: &str) -> Vec<String> {
-    let mut rows = vec![String::new()];
-    let mut rest = written;
-    while let Some(at) = rest.find(['\n', '\u{1b}']) {
-        rows.last_mut().unwrap().push_str(&rest[..at]);
-        if let Some(after) = rest[at..].strip_prefix('\n') {
-            rows.push(String::new());
-            rest = after;
-            continue;
-        }
-        let end = at + rest[at..].find(|c: char| c.is_ascii_alphabetic()).expect("a whole sequence") + 1;
-        let sequence = &rest[at + 2..end];
-        match sequence.split_at(sequence.len() - 1) {
-            (up, "A") => rows.truncate(rows.len() - up.parse::<usize>().unwrap()),
-            ("", "J") => rows.last_mut().unwrap().clear(),
-            (_, "m") => {}
-            other => panic!("unknown sequence {other:?}"),
-        }
-        rest = rest[end..].trim_start_matches('\r');
-    }
-    rows.last_mut().unwrap().push_str(rest);
-    rows
-}
-
-fn output(step: &str, line: &str) -> What {
-    What::Output { step: StepId::from(step), line: line.to_owned() }
-}
-
-const DEPLOY: [(&str, Stage, Sign, &str); 6] = [
-    ("build/run", Stage::Build, Sign::Add, "run 3 commands in recipe debian-bookworm and pack hello"),
-    ("publish/artifact", Stage::Publish, Sign::Add, "upload artifact.tar.zst"),
-    ("launch/instances", Stage::Launch, Sign::Add, "launch 2 × t3.small"),
-    ("launch/healthy", Stage::Launch, Sign::Check, "wait until all 2 are healthy, 5m at most"),
-    ("smoke/suite", Stage::Smoke, Sign::Check, "run 2 smoke tests"),
-    ("hold/mark", Stage::Hold, Sign::Change, "hold 2026.1119.80000 for 10m"),
-];
-
-/// As far as the servers' health checks.
-fn half_a_deploy() -> Story {
-    let mut story = Story::new(&DEPLOY);
-    story.start("build/run");
-    story.tell(1.0, output("build/run", "\u{1b}[32mok\u{1b}[0m  hello 0.003s"));
-    story.tell(1.0, output("build/run", "downloading 10%\rdownloading 100%\r\n"));
-    story.succeed("build/run", 0.5, json!({}));
-    story.start("publish/artifact");
-    for done in [1_000_000, 2_000_000, 3_400_000] {
-        let step = StepId::from("publish/artifact");
-        story.tell(0.1, What::Progress { step, done, total: 3_400_000, unit: Unit::Bytes });
-    }
-    story.succeed("publish/artifact", 0.4, json!({}));
-    story.start("launch/instances");
-    let resource = Resource::new("instance", "i-0123456789abcdef0");
-    story.tell(0.3, What::StepOwned { step: StepId::from("launch/instances"), resource });
-    story.succeed("launch/instances", 1.0, json!({}));
-    story.start("launch/healthy");
-    for _ in 0..3 {
-        let status = "1 of 2 healthy: i-0123456789abcdef0 initial".to_owned();
-        story.tell(0.5, What::Waiting { step: StepId::from("launch/healthy"), status });
-    }
-    story
-}
-
-fn whole_deploy() -> Story {
-    let mut story = half_a_deploy();
-    story.succeed("launch/healthy", 2.0, json!({}));
-    story.start("smoke/suite");
-    for target in ["i-0123456789abcdef0", "preview"] {
-        story.tell(
-            0.1,
-            What::Checked {
-                step: StepId::from("smoke/suite"),
-                target: target.to_owned(),
-                check: "GET /health".to_owned(),
-                passed: true,
-                detail: String::new(),
-                seconds: 0.02,
-            },
-        );
-    }
-    story.succeed("smoke/suite", 0.3, json!({}));
-    story.start("hold/mark");
-    story.succeed("hold/mark", 0.1, json!({ "until": "2026-11-20T19:15:30Z" }));
-    story.finish(Outcome::Done);
-    story
-}
-
-/// The build fails; what came before is undone.
-fn failed_build() -> Story {
-    let mut story = Story::new(&[
-        ("build/version", Stage::Build, Sign::Add, "take the version 2026.1120.190512"),
-        ("build/run", Stage::Build, Sign::Check, "run 3 commands"),
-        ("launch/healthy", Stage::Launch, Sign::Check, "wait"),
-    ]);
-    story.start("build/version");
-    story.succeed("build/version", 0.1, json!({}));
-    story.start("build/run");
-    story.tell(1.0, output("build/run", "main.go:7:2: undefined: pritn"));
-    story.fail("build/run", 0.2, "`go build` ended with exit code 1", &["a cause \u{1b}[2J"]);
-    for step in ["build/run", "build/version"] {
-        story.tell(0.1, What::UndoStarted { step: StepId::from(step), undo: "give it back".to_owned() });
-        story.tell(0.1, What::UndoSucceeded { step: StepId::from(step) });
-    }
-    story.finish(Outcome::Unwound);
-    story
-}
 
 #[test]
 fn lines_of_a_deploy() {
@@ -473,10 +247,39 @@ fn summary_of_a_run_that_is_stuck_names_what_is_left() {
     story.finish(Outcome::Stuck);
     insta::assert_snapshot!(story.summary(), @"
     deploy of hello 2026.1120.190512 to local is stuck after 7.7 s
-      left       1 resource
-        instance i-0123456789abcdef0 (made by launch/instances)
+      not undone launch 2 × t3.small
+        left: instance i-0123456789abcdef0
+              aws ec2 terminate-instances --instance-ids i-0123456789abcdef0
       details    alcedo runs show 20261120-190512-7f3a --env local
-      go on      alcedo doctor --env local, then the same command again
+      go on      alcedo status --env local shows what has traffic; mend, then run it again
+    ");
+}
+
+#[test]
+fn summary_of_a_run_stuck_after_the_point_of_no_return_leaves_green_alone() {
+    let mut story = Story::new(&[
+        ("launch/instances", Stage::Launch, Sign::Add, "launch 2 × t3.small"),
+        ("retire/drain", Stage::Retire, Sign::Remove, "deregister 2026.1119.80000"),
+        ("retire/terminate", Stage::Retire, Sign::Remove, "terminate the 2 servers of 2026.1119.80000"),
+    ]);
+    story.plan.steps[1].point_of_no_return = true;
+    story.start("launch/instances");
+    let resource = Resource::new("instance", "i-0123456789abcdef0");
+    story.tell(0.1, What::StepOwned { step: StepId::from("launch/instances"), resource });
+    story.succeed("launch/instances", 1.0, json!({}));
+    story.start("retire/drain");
+    story.fail("retire/drain", 1.0, "AWS does not answer", &[]);
+    story.finish(Outcome::Stuck);
+    let summary = story.summary();
+    assert!(!summary.contains("i-0123456789abcdef0"), "{summary}");
+    insta::assert_snapshot!(summary, @"
+    deploy of hello 2026.1120.190512 to local is stuck after 2.4 s
+      in service 2026.1120.190512; its servers are not touched
+      not done   2 steps
+        deregister 2026.1119.80000
+        terminate the 2 servers of 2026.1119.80000
+      details    alcedo runs show 20261120-190512-7f3a --env local
+      go on      alcedo status --env local shows what has traffic; mend, then run it again
     ");
 }
 

@@ -1,0 +1,70 @@
+//! What a run leaves that is neither finished nor undone, and what to do about each part.
+
+use std::fmt::Write as _;
+
+use alcedo_pipeline::resource::Resource;
+
+use super::{
+    summary::row,
+    timeline::{State, Timeline},
+};
+use crate::words::{clean, count};
+
+/// A run that is stuck: after the point of no return what is not done yet, before it what could not be undone.
+pub fn of_a_stuck_run(text: &mut String, timeline: &Timeline) {
+    if has_passed_the_point_of_no_return(timeline) {
+        row(text, "in service", &format!("{}; its servers are not touched", timeline.plan.version));
+        let undone: Vec<&str> =
+            timeline.steps.iter().filter(|step| step.state != State::Done).map(|step| step.does.as_str()).collect();
+        row(text, "not done", &count(undone.len(), "step"));
+        for does in undone {
+            let _ = writeln!(text, "    {does}");
+        }
+        return;
+    }
+    // Later steps first: what uses something goes before what is used.
+    let failed = timeline.steps.iter().rev().filter(|step| step.state == State::UndoFailed);
+    for step in failed {
+        row(text, "not undone", &step.does);
+        for resource in step.resources.iter().rev() {
+            let _ = writeln!(text, "    left: {}", clean(&resource.to_string()));
+            if let Some(command) = removal(resource) {
+                let _ = writeln!(text, "          {}", clean(&command));
+            }
+        }
+    }
+}
+
+/// A run whose process leaves in the middle. No commands: some of this may have traffic.
+pub fn of_a_run_left_alone(text: &mut String, timeline: &Timeline) {
+    let standing: Vec<String> =
+        timeline.standing().map(|(step, resource)| format!("{resource} (made by {})", step.id)).collect();
+    if standing.is_empty() {
+        row(text, "left", "nothing that the run is known to have made");
+        return;
+    }
+    row(text, "left", &count(standing.len(), "resource"));
+    for one in standing {
+        let _ = writeln!(text, "    {}", clean(&one));
+    }
+}
+
+fn has_passed_the_point_of_no_return(timeline: &Timeline) -> bool {
+    let first = timeline.plan.steps.iter().position(|step| step.point_of_no_return);
+    first.is_some_and(|first| timeline.steps[first..].iter().any(|step| step.state != State::Pending))
+}
+
+/// The command that removes a resource, where one does. What runs lease from AWS, SSH ingress and builders, the next run
+/// ends by itself; an object's bucket is not known here.
+fn removal(resource: &Resource) -> Option<String> {
+    let id = &resource.id;
+    Some(match resource.kind.as_str() {
+        "instance" => format!("aws ec2 terminate-instances --instance-ids {id}"),
+        "image" => format!("aws ec2 deregister-image --image-id {id}    # and its snapshots"),
+        "key pair" => format!("aws ec2 delete-key-pair --key-name {id}"),
+        "target group" => format!("aws elbv2 delete-target-group --target-group-arn {id}"),
+        "listener" => format!("aws elbv2 delete-listener --listener-arn {id}"),
+        "listener rule" => format!("aws elbv2 delete-rule --rule-arn {id}"),
+        _ => return None,
+    })
+}
