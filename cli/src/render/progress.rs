@@ -168,7 +168,7 @@ impl<W: Write> Progress<W> {
             (paint.red("✗"), "could not be undone".to_owned())
         } else if has(State::Undoing) {
             (paint.yellow(self.spin()), "undoing".to_owned())
-        } else if has(State::Undone) && steps.iter().any(|step| step.error.is_some()) {
+        } else if has(State::Undone) && steps.iter().any(|step| step.has_failed()) {
             (paint.red("✗"), "failed, undone".to_owned())
         } else if has(State::Undone) {
             (paint.yellow("↺"), "undone".to_owned())

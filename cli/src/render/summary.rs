@@ -56,7 +56,8 @@ pub fn summary(report: &Report, timeline: &Timeline, aftermath: &Aftermath, pain
         Some(Outcome::Unwound | Outcome::Interrupted) => {
             let verb = if report.outcome == Some(Outcome::Unwound) { "failed" } else { "was interrupted" };
             let headline = format!("{} of {app} {version} to {environment} {verb}", report.purpose.name());
-            let _ = writeln!(text, "{} after {took}; everything it made is undone", paint.yellow(&headline));
+            let _ = writeln!(text, "{} after {took}", paint.yellow(&headline));
+            row(&mut text, "undone", "everything it made");
             match report.replaces {
                 Some(replaced) => row(&mut text, "in service", &format!("{replaced}, as before")),
                 None => row(&mut text, "in service", "nothing, as before"),

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use alcedo_pipeline::{
-    error::ErrorRecord,
+    error::{ErrorKind, ErrorRecord},
     event::{Event, Outcome, Unit, What},
     ids::StepId,
     plan::{Plan, Stage},
@@ -47,6 +47,13 @@ pub struct Step {
     pub dropped: usize,
     pub error: Option<ErrorRecord>,
     pub output: Option<serde_json::Value>,
+}
+
+impl Step {
+    /// Whether it failed by itself, rather than because the run was told to stop.
+    pub fn has_failed(&self) -> bool {
+        self.error.as_ref().is_some_and(|error| error.kind != ErrorKind::Interrupted)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

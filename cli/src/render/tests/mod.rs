@@ -223,7 +223,8 @@ fn summary_of_a_deploy() {
 #[test]
 fn summary_of_a_failure() {
     insta::assert_snapshot!(failed_build().summary(), @"
-    deploy of hello 2026.1120.190512 to local failed after 2.0 s; everything it made is undone
+    deploy of hello 2026.1120.190512 to local failed after 2.0 s
+      undone     everything it made
       in service 2026.1119.80000, as before
       stages     build 0.3 s
       details    alcedo runs show 20261120-190512-7f3a --env local
