@@ -1,16 +1,10 @@
 //! Flip: the one change of the listener that moves traffic, and the proof that it did.
 
-use std::{
-    collections::BTreeMap,
-    sync::Mutex,
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
 use alcedo_pipeline::{
     context::StepContext,
     error::{ErrorKind, StepError},
-    units::Span,
-    wait::{Look, Wait},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -19,11 +13,8 @@ use crate::{
     clients::Clients,
     launch,
     listener::{self, Place, Routing},
-    probes::FrontDoor,
+    proof::Proof,
 };
-
-/// Time between two rounds of probes.
-const PROBE_EVERY: Duration = Duration::from_millis(100);
 
 /// Which target group is meant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +44,9 @@ pub struct Switch {
     pub green: Group,
     /// Green must have this many healthy servers at the moment of the change.
     pub healthy_minimum: u32,
+    /// Green's version, and how it is known to answer no more once the change is taken back.
+    pub version: String,
+    pub proof: Proof,
 }
 
 impl Switch {
@@ -124,13 +118,15 @@ impl Switch {
 
     pub async fn undo(&self, clients: &Clients, context: &StepContext) -> Result<(), StepError> {
         let now = listener::read(clients, &self.place).await?;
-        if now == self.before {
-            return Ok(());
+        if now != self.before {
+            if now != self.after(context)? {
+                return Err(changed(&self.place, &self.before, &now));
+            }
+            self.change(clients, &self.before).await?;
         }
-        if now != self.after(context)? {
-            return Err(changed(&self.place, &self.before, &now));
-        }
-        self.change(clients, &self.before).await
+        // What follows takes green away. A node that lags would go on sending visitors there; and that the listener is as
+        // it was says nothing of when it became so.
+        self.proof.no_more(context, &self.version).await.map(drop)
     }
 }
 
@@ -142,60 +138,15 @@ fn changed(place: &Place, expected: &Routing, found: &Routing) -> StepError {
     .hint("nothing was overwritten; find out who changed it (CloudTrail: ModifyListener, ModifyRule), then run again")
 }
 
-/// Proves which version answers, at every node, for a quiet period.
+/// Proves that green alone answers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Prove {
-    pub front_door: FrontDoor,
+    pub proof: Proof,
     pub version: String,
-    /// How long every answer must be green's; each other answer starts the period again.
-    pub quiet: Span,
-    pub timeout: Span,
 }
 
 impl Prove {
     pub async fn run(&self, context: &StepContext) -> Result<Value, StepError> {
-        if self.front_door.version.is_none() {
-            context.warn(
-                "only the listener was read back: nothing tells which version answers",
-                Some("set flip.version so that the flip can be proven".into()),
-            );
-            return Ok(json!({ "proven": false }));
-        }
-        let begun = Instant::now();
-        let seen = Mutex::new(Seen { rounds: 0, quiet_since: None });
-        let wait = Wait::new(PROBE_EVERY, self.timeout.duration());
-        wait.until(context, "only the new version to answer", || async {
-            let answers = self.front_door.ask(&BTreeMap::new()).await?;
-            let wrong = answers.iter().find(|(_, answer)| match answer {
-                Ok(version) => !alcedo_smoke_tests::version::same_version(version, &self.version),
-                Err(_) => true,
-            });
-            let mut seen = seen.lock().expect("no panic while it is held");
-            seen.rounds += 1;
-            Ok(match wrong {
-                Some((node, answer)) => {
-                    seen.quiet_since = None;
-                    Look::NotYet(match answer {
-                        Ok(version) => format!("{node} still answers {version}"),
-                        Err(why) => format!("{node}: {why}"),
-                    })
-                }
-                None if seen.quiet_since.get_or_insert_with(Instant::now).elapsed() >= self.quiet.duration() => {
-                    Look::Ready(())
-                }
-                None => Look::NotYet(format!("every node answers {}", self.version)),
-            })
-        })
-        .await?;
-        let rounds = seen.lock().expect("no panic while it is held").rounds;
-        let seconds = begun.elapsed().as_secs_f64();
-        Ok(json!({ "proven": true, "rounds": rounds, "seconds": seconds }))
+        self.proof.only(context, &self.version).await
     }
-}
-
-/// What the probes have seen so far.
-struct Seen {
-    rounds: u64,
-    /// Since when every answer was the new version's.
-    quiet_since: Option<Instant>,
 }

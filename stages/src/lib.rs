@@ -21,6 +21,7 @@ pub mod overview;
 pub mod planner;
 pub mod preview;
 pub mod probes;
+pub mod proof;
 pub mod publish;
 pub mod rehearsal;
 pub mod releases;

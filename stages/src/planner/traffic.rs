@@ -3,7 +3,7 @@
 use alcedo_pipeline::plan::{Sign, Stage};
 
 use super::{Case, Draft};
-use crate::{action::Action, flip, hold, preview};
+use crate::{action::Action, flip, hold, preview, proof::Proof};
 
 pub(super) fn steps(case: &Case<'_>, draft: &mut Draft) {
     flip(case, draft);
@@ -13,6 +13,7 @@ pub(super) fn steps(case: &Case<'_>, draft: &mut Draft) {
 fn flip(case: &Case<'_>, draft: &mut Draft) {
     let Case { facts, target, blue, held, .. } = case;
     let pipeline = case.pipeline();
+    let proof = Proof { front_door: case.front_door(), quiet: pipeline.flip.quiet, timeout: pipeline.flip.timeout };
     let stage = Stage::Flip;
     let from = blue.map_or_else(|| facts.balancer.routing.to_string(), |blue| blue.version.to_string());
     draft.add(
@@ -30,6 +31,8 @@ fn flip(case: &Case<'_>, draft: &mut Draft) {
             green: case.green(),
             healthy_minimum: held
                 .map_or(pipeline.launch.count, |held| u32::try_from(held.instances.len()).unwrap_or(1).max(1)),
+            version: target.version.to_string(),
+            proof: proof.clone(),
         }),
     );
     draft.add(
@@ -38,12 +41,7 @@ fn flip(case: &Case<'_>, draft: &mut Draft) {
         Sign::Check,
         format!("prove that only {} answers, at every balancer node", target.version),
         None::<&str>,
-        Action::Prove(flip::Prove {
-            front_door: case.front_door(),
-            version: target.version.to_string(),
-            quiet: pipeline.flip.quiet,
-            timeout: pipeline.flip.timeout,
-        }),
+        Action::Prove(flip::Prove { proof, version: target.version.to_string() }),
     );
     if held.is_none() {
         let release = match &pipeline.flip.preview.header {
