@@ -9,14 +9,19 @@ use crate::{
 
 const HOLD: &str = "hold: { for: 10m, attended: false }";
 
-/// Every stage before the point of no return, each with a signal and the exit code that stands for it.
-const STAGES: [(&str, Signal, i32); 7] = [
+/// Every stage before the point of no return, and the steps in which most is open, each with the signal that comes when it
+/// begins and the exit code that stands for it.
+const MOMENTS: [(&str, Signal, i32); 9] = [
     ("build", Signal::SIGINT, 130),
     ("publish", Signal::SIGINT, 130),
-    ("bake", Signal::SIGHUP, 129),
-    ("launch", Signal::SIGTERM, 143),
+    ("bake", Signal::SIGINT, 130),
+    // The builder runs, its port 22 is open, and somebody is logged in.
+    ("bake/provision", Signal::SIGHUP, 129),
+    ("launch", Signal::SIGINT, 130),
     ("smoke", Signal::SIGINT, 130),
     ("flip", Signal::SIGINT, 130),
+    // Green has the traffic already.
+    ("flip/prove", Signal::SIGTERM, 143),
     ("hold/watch", Signal::SIGINT, 130),
 ];
 
@@ -24,24 +29,25 @@ const STAGES: [(&str, Signal, i32); 7] = [
 fn told_to_stop_a_run_goes_back_whatever_stage_it_is_in() {
     let world = World::new("interrupted");
     world.app.replace("alcedo.yaml", HOLD, "hold: { for: 60s, attended: true }");
-    world.app.commit("Hold, attended");
+    world.app.replace("alcedo.yaml", "count: 2", "count: 1");
+    world.app.commit("One server, an attended hold");
     let v1 = world.deploy();
     let before = world.inventory();
     world.tell("deployed the first version");
 
-    for (stage, signal, code) in STAGES {
-        world.app.greet(&format!("Hello, but stopped in {stage}."));
+    for (moment, signal, code) in MOMENTS {
+        world.app.greet(&format!("Hello, but stopped in {moment}."));
         let traffic = world.traffic();
-        let run = stopped(&world, stage, signal).expect(code);
+        let run = stopped(&world, moment, signal).expect(code);
         let tally = traffic.stop();
         tally.assert_all_answered();
-        assert_eq!(run.report()["outcome"], "interrupted", "{stage}: {}", run.report());
+        assert_eq!(run.report()["outcome"], "interrupted", "{moment}: {}", run.report());
         let after = world.inventory();
         before.assert_same(&after);
         after.assert_nothing_open();
         world.assert_answers(&v1);
-        assert_eq!(world.fleets(), [(v1.clone(), "in-service".into(), 2, 2)], "after {signal} in {stage}");
-        world.tell(&format!("{signal} in {stage}"));
+        assert_eq!(world.fleets(), [(v1.clone(), "in-service".into(), 1, 1)], "after {signal} in {moment}");
+        world.tell(&format!("{signal} in {moment}"));
     }
     after_the_point_of_no_return(&world, &v1);
 }
@@ -64,9 +70,9 @@ fn after_the_point_of_no_return(world: &World, v1: &str) {
     world.app.greet("Hello, after that.");
     let v3 = world.deploy();
     world.assert_answers(&v3);
-    assert_eq!(world.fleets(), [(v3, "in-service".into(), 2, 2)]);
+    assert_eq!(world.fleets(), [(v3, "in-service".into(), 1, 1)]);
     let inventory = world.inventory();
-    assert_eq!((inventory.of("instance").len(), inventory.of("target group").len()), (2, 1));
+    assert_eq!((inventory.of("instance").len(), inventory.of("target group").len()), (1, 1));
     world.tell("the next deploy retired what was left");
 }
 

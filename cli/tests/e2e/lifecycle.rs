@@ -1,6 +1,6 @@
 //! One app from its first deploy over rollbacks to a version whose servers are long gone, with visitors all the time.
 
-use crate::{run::Ended, world::World};
+use crate::{reading, run::Ended, world::World};
 
 /// Stages that make something new, before any fleet is launched.
 const MAKING: [&str; 3] = ["build", "publish", "bake"];
@@ -8,6 +8,7 @@ const MAKING: [&str; 3] = ["build", "publish", "bake"];
 #[test]
 fn a_life_of_deploys_and_rollbacks() {
     let world = World::new("lifecycle");
+    reading::nothing_deployed_yet(&world);
     let v1 = first_deploy(&world);
     unchanged(&world, &v1);
     let v2 = changed(&world, &v1);
@@ -15,6 +16,7 @@ fn a_life_of_deploys_and_rollbacks() {
     forward_again(&world, &v1, &v2);
     let v3 = third(&world, &v1, &v2);
     cold_rollback(&world, &v1, &v2, &v3);
+    reading::after_deploys(&world, &[&v1, &v2, &v3], &v1);
 }
 
 fn first_deploy(world: &World) -> String {
