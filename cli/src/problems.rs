@@ -26,7 +26,7 @@ pub fn of_run(error: &RunError) -> Failure {
         RunError::Plan(plan) => with(ExitCode::USAGE, error, plan.hints.clone()),
         RunError::Journal(error) => of_journal(error),
         RunError::Illegal(_) => Failure::of(ExitCode::STUCK, error),
-        RunError::Store(_) => Failure::of(ExitCode::FAILED, error).hint(LOOK_AT_THE_BUCKET),
+        RunError::Store(_) => with(ExitCode::FAILED, error, store_hints(error)),
         RunError::Workshop(step) => with(ExitCode::FAILED, error, step.hints.clone()),
     }
 }
@@ -37,9 +37,7 @@ pub fn of_overview(error: &OverviewError) -> Failure {
         OverviewError::Facts(error) => of_facts(error),
         OverviewError::Lock(error) => of_lock(error),
         OverviewError::Journal(error) => of_journal(error),
-        OverviewError::Releases(_) | OverviewError::Store(_) => {
-            Failure::of(ExitCode::FAILED, error).hint(LOOK_AT_THE_BUCKET)
-        }
+        OverviewError::Releases(_) | OverviewError::Store(_) => with(ExitCode::FAILED, error, store_hints(error)),
     }
 }
 
@@ -78,9 +76,7 @@ fn of_cloud(error: &CloudError) -> Failure {
 fn of_lock(error: &LockError) -> Failure {
     match error {
         LockError::Held(lease) => held(lease),
-        LockError::Store(_) | LockError::Unreadable(_) => {
-            Failure::of(ExitCode::of_lock(error), error).hint(LOOK_AT_THE_BUCKET)
-        }
+        LockError::Store(_) | LockError::Unreadable(_) => with(ExitCode::of_lock(error), error, store_hints(error)),
     }
 }
 
@@ -100,6 +96,13 @@ fn of_journal(error: &JournalError) -> Failure {
         JournalError::NoRun { .. } => failure.hint("alcedo runs lists the runs that are kept"),
         JournalError::Store { .. } | JournalError::Unreadable { .. } => failure.hint(LOOK_AT_THE_BUCKET),
     }
+}
+
+/// What AWS's own answer suggests, where it was AWS that refused; the bucket otherwise.
+fn store_hints(error: &(dyn std::error::Error + 'static)) -> Vec<String> {
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    let answer = causes.find_map(|error| error.downcast_ref::<CloudError>());
+    vec![answer.and_then(cloud_error::hint).unwrap_or(LOOK_AT_THE_BUCKET).to_owned()]
 }
 
 fn with(code: ExitCode, error: &(dyn std::error::Error + 'static), hints: Vec<String>) -> Failure {

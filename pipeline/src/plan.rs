@@ -86,6 +86,9 @@ pub struct PlannedStep {
     /// From here on, undoing is no longer possible.
     #[serde(default)]
     pub point_of_no_return: bool,
+    /// While its effect stands, what the steps before it made is in use: where its undo fails, the unwind stops here.
+    #[serde(default)]
+    pub barrier: bool,
     /// The action's parameters; the crate that planned it reads them back.
     pub action: serde_json::Value,
 }

@@ -9,7 +9,9 @@ use crate::{
     event::{Event, Outcome, What},
     ids::RunId,
     journal::Record,
-    plan::{Purpose, Stage},
+    plan::{Plan, PlannedStep, Purpose, Stage},
+    resource::Resource,
+    status::{Progress, Status},
     version::Version,
 };
 
@@ -29,8 +31,20 @@ pub struct Report {
     pub stages: Vec<StageReport>,
     /// The first failure.
     pub failure: Option<Failure>,
+    /// Of a run that is stuck: the steps that are neither finished nor undone, in the plan's order.
+    pub left: Vec<Leftover>,
     /// How many durable events the journal holds.
     pub events: usize,
+}
+
+/// A step that a stuck run leaves in the middle.
+#[derive(Debug, Clone, Serialize)]
+pub struct Leftover {
+    pub step: String,
+    pub does: String,
+    pub status: Status,
+    /// What it is known to have made.
+    pub resources: Vec<Resource>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -67,6 +81,7 @@ impl Report {
             seconds: events.last().map_or(0.0, |event| event.at.duration_since(began).as_secs_f64()),
             stages: Vec::new(),
             failure: None,
+            left: Vec::new(),
             events: events.len(),
         };
         for event in events {
@@ -86,6 +101,9 @@ impl Report {
                 _ => {}
             }
         }
+        if report.outcome == Some(Outcome::Stuck) {
+            report.left = left(plan, events);
+        }
         report
     }
 
@@ -98,4 +116,28 @@ impl Report {
             None => self.stages.push(StageReport { stage, steps: 1, seconds }),
         }
     }
+}
+
+/// What is in the middle: after the point of no return what is not done, before it what is not undone.
+fn left(plan: &Plan, events: &[Event]) -> Vec<Leftover> {
+    let Ok(progress) = Progress::replay(events) else { return Vec::new() };
+    let passed = plan
+        .steps
+        .iter()
+        .position(|step| step.point_of_no_return)
+        .is_some_and(|first| plan.steps[first..].iter().any(|step| progress.status(&step.id).needs_undo()));
+    let in_the_middle = |step: &&PlannedStep| match (progress.status(&step.id), passed) {
+        (status, true) => status != Status::Succeeded,
+        (status, false) => step.undo.is_some() && status.needs_undo(),
+    };
+    plan.steps
+        .iter()
+        .filter(in_the_middle)
+        .map(|step| Leftover {
+            step: step.id.to_string(),
+            does: step.does.clone(),
+            status: progress.status(&step.id),
+            resources: progress.steps.get(&step.id).map(|state| state.resources.clone()).unwrap_or_default(),
+        })
+        .collect()
 }

@@ -172,7 +172,8 @@ impl<'a> Runner<'a> {
         }
     }
 
-    /// Undoes, in reverse, everything that was begun. Answers what could not be undone.
+    /// Undoes, in reverse, everything that was begun. Answers what could not be undone. An undo that fails does not keep the
+    /// others from being tried, unless it is a barrier's: traffic that could not be moved back still needs its servers.
     async fn back(&self) -> Result<Vec<(StepId, ErrorRecord, Vec<Resource>)>, JournalError> {
         let mut left = Vec::new();
         for planned in self.plan.steps.iter().rev() {
@@ -183,6 +184,9 @@ impl<'a> Runner<'a> {
             }
             if let Err((error, resources)) = self.back_one(planned, undo).await? {
                 left.push((planned.id.clone(), error, resources));
+                if planned.barrier {
+                    break;
+                }
             }
         }
         Ok(left)

@@ -110,6 +110,7 @@ fn plan(steps: &[(&str, &str)]) -> Plan {
                 does: format!("make {id}"),
                 undo: Some(format!("remove {id}")),
                 point_of_no_return: id.starts_with("retire"),
+                barrier: id.starts_with("flip"),
                 action: json!(action),
             })
             .collect(),
@@ -197,6 +198,15 @@ async fn an_undo_that_fails_is_tried_again_then_named_and_the_others_still_run()
     let (step, error, resources) = &ran.ending.left[0];
     assert_eq!((step.as_str(), error.message.as_str()), ("b", "it stays"));
     assert_eq!(resources, &[Resource::new("thing", "b")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_traffic_cannot_be_moved_back_its_servers_stay() {
+    let steps = [("servers", "succeed"), ("flip", "fail undo"), ("mark", "succeed"), ("watch", "fail")];
+    let ran = execute(&steps, CancellationToken::new()).await;
+    assert_eq!(ran.ending.outcome, Outcome::Stuck);
+    assert!(!ran.log.contains(&"undo servers".to_owned()), "{:?}", ran.log);
+    assert!(ran.log.contains(&"undo mark".to_owned()), "{:?}", ran.log);
 }
 
 #[tokio::test]

@@ -167,19 +167,23 @@ fn failed(error: BuildError) -> StepError {
     if matches!(error, BuildError::Cancelled) {
         return StepError::interrupted();
     }
-    let message = match &error {
-        BuildError::Command { command, exit_code, .. } => {
-            format!("the build failed: `{command}` ended with exit code {exit_code}")
-        }
-        _ => "the build failed".to_owned(),
-    };
     let hint = error.hint();
     let last: Vec<String> = error.last_lines().to_vec();
-    let mut step = StepError::failed(message);
+    let mut step = match &error {
+        BuildError::Command { command, exit_code, .. } => {
+            StepError::failed(format!("the build failed: `{command}` ended with exit code {exit_code}"))
+        }
+        _ => StepError::failed("the build failed"),
+    };
     if !last.is_empty() {
         step = step.hint(format!("its last lines:\n  {}", last.join("\n  ")));
     }
-    hint.into_iter().fold(step, StepError::hint).because(error)
+    let step = hint.into_iter().fold(step, StepError::hint);
+    match error {
+        // The message has said it.
+        BuildError::Command { .. } => step,
+        error => step.because(error),
+    }
 }
 
 /// What the engine tells, as events of the step.

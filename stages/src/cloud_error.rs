@@ -3,6 +3,7 @@
 use std::fmt;
 
 use alcedo_pipeline::error::{ErrorKind, StepError};
+use aws_credential_types::provider::error::CredentialsError;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
@@ -16,6 +17,8 @@ pub struct CloudError {
     detail: String,
     /// Whether the call may have had its effect although it failed.
     pub effect_unknown: bool,
+    /// Whether it was never sent, because nobody gave credentials.
+    pub no_credentials: bool,
 }
 
 impl fmt::Display for CloudError {
@@ -39,14 +42,22 @@ impl CloudError {
         let message = error.message().map(str::to_owned);
         let effect_unknown =
             matches!(error, SdkError::TimeoutError(_) | SdkError::DispatchFailure(_) | SdkError::ResponseError(_));
-        let detail = message.unwrap_or_else(|| chain(&error));
-        Self { code, doing: doing.into(), detail, effect_unknown }
+        let no_credentials = has_no_credentials(&error);
+        let detail = message.unwrap_or_else(|| match code {
+            Some(_) => "without a word of explanation".to_owned(),
+            None => chain(&error),
+        });
+        Self { code, doing: doing.into(), detail, effect_unknown: effect_unknown && !no_credentials, no_credentials }
     }
 
     /// Whether AWS answered with this code.
     pub fn is(&self, code: &str) -> bool {
         self.code.as_deref() == Some(code)
     }
+}
+
+fn has_no_credentials(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(|error| error.is::<CredentialsError>())
 }
 
 /// The deepest causes say most: "connection refused" stands at the end of the chain.
@@ -75,6 +86,11 @@ impl From<CloudError> for StepError {
 
 /// What to do about the codes that users meet most.
 pub fn hint(error: &CloudError) -> Option<&'static str> {
+    if error.no_credentials {
+        return Some(
+            "give AWS credentials: AWS_PROFILE or aws.profile, `aws sso login`, or AWS_ACCESS_KEY_ID and its secret",
+        );
+    }
     Some(match error.code.as_deref() {
         None if error.effect_unknown => {
             "check the network, and `aws.endpoint` in alcedo.yaml; `alcedo doctor` tests each"

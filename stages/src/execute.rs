@@ -1,5 +1,7 @@
 //! One run from lock to release.
 
+use std::os::unix::fs::MetadataExt;
+
 use alcedo_pipeline::{
     event::{Event, What},
     ids::RunId,
@@ -163,7 +165,18 @@ fn free_version(facts: &Facts, now: Timestamp) -> Version {
 /// `user@host`, as far as the machine tells.
 pub fn holder() -> String {
     let read = |names: &[&str]| names.iter().find_map(|name| std::env::var(name).ok().filter(|text| !text.is_empty()));
-    let user = read(&["USER", "LOGNAME"]).unwrap_or_else(|| "unknown".into());
+    let user = read(&["USER", "LOGNAME"]).or_else(user_of_process).unwrap_or_else(|| "unknown".into());
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").map(|text| text.trim().to_owned());
     format!("{user}@{}", host.ok().filter(|text| !text.is_empty()).unwrap_or_else(|| "unknown".into()))
+}
+
+/// The name that the machine's own list has for whoever runs this process; the number where it has none.
+fn user_of_process() -> Option<String> {
+    let id = std::fs::metadata("/proc/self").ok()?.uid().to_string();
+    let list = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let named = list.lines().map(|line| line.split(':')).find_map(|mut fields| {
+        let name = fields.next()?;
+        (fields.nth(1)? == id).then(|| name.to_owned())
+    });
+    Some(named.unwrap_or(id))
 }

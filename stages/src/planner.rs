@@ -217,6 +217,7 @@ impl Draft {
             does: does.into(),
             undo: undo.map(Into::into),
             point_of_no_return: first_of_retire,
+            barrier: matches!(action, Action::Switch(_)),
             action: serde_json::to_value(action).expect("an action is JSON"),
         });
     }

@@ -83,8 +83,11 @@ impl Terminate {
 pub struct DeleteGroup {
     pub target_group: String,
     pub preview_rule: Option<String>,
-    /// A preview listener that still points at the fleet goes with it, where Alcedo made it.
+    /// The preview listener. Where it still points at the fleet, it does what production does from now on: whoever made
+    /// the listener, it is there to be looked through.
     pub preview_listener: Option<String>,
+    /// Where production traffic comes from.
+    pub place: Place,
 }
 
 impl DeleteGroup {
@@ -93,16 +96,18 @@ impl DeleteGroup {
             preview::delete_rule(clients, rule).await?;
         }
         if let Some(arn) = &self.preview_listener {
-            let place = Place::Listener { arn: arn.clone() };
-            // Only while it still points here: by now it may preview another fleet.
-            let here = listener::read(clients, &place).await.is_ok_and(|it| it.named() == [self.target_group.as_str()]);
-            if here {
-                let call = clients.elb.delete_listener().listener_arn(arn);
-                call.send().await.map_err(|error| CloudError::of("delete the preview listener", error))?;
-            }
+            self.move_preview(clients, &Place::Listener { arn: arn.clone() }).await?;
         }
         launch::delete_target_group(clients, &self.target_group).await?;
         Ok(Value::Null)
+    }
+
+    async fn move_preview(&self, clients: &Clients, preview: &Place) -> Result<(), StepError> {
+        if listener::read(clients, preview).await?.named() != [self.target_group.as_str()] {
+            return Ok(());
+        }
+        let production = listener::read(clients, &self.place).await?;
+        Ok(listener::write(clients, preview, &production).await?)
     }
 }
 

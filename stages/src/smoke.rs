@@ -60,7 +60,7 @@ impl SmokeTest {
             return Ok(json!({ "passed": passed }));
         }
         let step = StepError::failed(format!("{} smoke tests failed; no traffic was moved", failures.len()));
-        Err(failures.into_iter().fold(step, StepError::hint))
+        Err(because_of_all(step, failures))
     }
 
     async fn on_server(
@@ -148,6 +148,24 @@ impl SmokeTest {
 
 fn is_for_preview(check: &Check) -> bool {
     !check.needs_ssh() && !matches!(check.ask(), Ok(Ask::Tcp(TcpCheck { port: Some(_) })))
+}
+
+/// One of several failures; its source is the next one, so that each is a cause of its own.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+struct OneOf {
+    text: String,
+    #[source]
+    next: Option<Box<OneOf>>,
+}
+
+/// Gives an error all of these as causes, in order.
+pub fn because_of_all(error: StepError, failures: Vec<String>) -> StepError {
+    let chain = failures.into_iter().rev().fold(None, |next, text| Some(Box::new(OneOf { text, next })));
+    match chain {
+        Some(first) => error.because(first),
+        None => error,
+    }
 }
 
 /// What failed, each with what was expected, what came, and the end of what was said.

@@ -1,8 +1,9 @@
-//! Ends what a run that died has left open: its SSH ingress and its builder.
+//! Ends what a run that died has left: its SSH ingress, its builder, its half-made fleet.
 //!
 //! **Assumption.** The caller holds the environment's lock, so no other run of this app and environment is alive, and
-//! what carries its tags with a step that only a running bake or smoke test needs is left over. **Caveat.** Fleets, images
-//! and artifacts of a run that died are not looked at here.
+//! what carries its tags with a step that only a running bake or smoke test needs is left over. **Guarantees.** A fleet is
+//! ended only where it has no traffic, is not held, and is not the one that the fleet in service has replaced.
+//! **Caveat.** Images and artifacts of a run that died are not looked at here.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +12,8 @@ use aws_sdk_ec2::types::{Filter, InstanceStateName, Reservation};
 use crate::{
     bake,
     cloud_error::CloudError,
-    facts::{self, FactsError},
+    facts::{self, FactsError, Fleet},
+    retire::DeleteGroup,
     site::Site,
     tags::{self, Tags},
 };
@@ -23,6 +25,37 @@ const LEASED_INSTANCES: &str = bake::BUILDER;
 pub async fn leases(site: &Site) -> Result<Vec<String>, FactsError> {
     let mut ended = rules(site).await?;
     ended.extend(builders(site).await?);
+    ended.extend(fleets(site).await?);
+    Ok(ended)
+}
+
+/// Fleets that a run had begun and nobody uses. Their preview rules would answer in the place of the next candidate's.
+async fn fleets(site: &Site) -> Result<Vec<String>, FactsError> {
+    let balancer = facts::balancer(site).await?;
+    let fleets = facts::fleets(site, Some(&balancer)).await?;
+    let reserve = facts::version_before(&fleets);
+    // A listener that has another group than ours says nothing of which fleet is whose reserve.
+    let left: Vec<&Fleet> = fleets
+        .iter()
+        .filter(|fleet| !fleet.is_in_service() && !fleet.is_held() && Some(fleet.version) != reserve)
+        .filter(|fleet| !balancer.routing.named().contains(&fleet.target_group.as_str()))
+        .collect();
+    let mut ended = Vec::new();
+    for fleet in left {
+        let (version, servers) = (fleet.version, fleet.instances.len());
+        if !fleet.instances.is_empty() {
+            let call = site.clients.ec2.terminate_instances().set_instance_ids(Some(fleet.instances.clone()));
+            call.send().await.map_err(|error| CloudError::of(format!("terminate the servers of {version}"), error))?;
+        }
+        let delete = DeleteGroup {
+            target_group: fleet.target_group.clone(),
+            preview_rule: fleet.preview_rule.clone(),
+            preview_listener: balancer.preview_listener.as_ref().map(|(arn, _)| arn.clone()),
+            place: balancer.place.clone(),
+        };
+        delete.run(&site.clients).await?;
+        ended.push(format!("removed the fleet of {version} ({servers} servers), which a run that died had left"));
+    }
     Ok(ended)
 }
 

@@ -22,6 +22,10 @@ pub fn of_a_stuck_run(text: &mut String, timeline: &Timeline) {
         }
         return;
     }
+    of_an_unwind(text, timeline);
+}
+
+fn of_an_unwind(text: &mut String, timeline: &Timeline) {
     // Later steps first: what uses something goes before what is used.
     let failed = timeline.steps.iter().rev().filter(|step| step.state == State::UndoFailed);
     for step in failed {
@@ -31,6 +35,17 @@ pub fn of_a_stuck_run(text: &mut String, timeline: &Timeline) {
             if let Some(command) = removal(resource) {
                 let _ = writeln!(text, "          {}", clean(&command));
             }
+        }
+    }
+    let planned = timeline.plan.steps.iter().zip(&timeline.steps);
+    let stopped_at = planned.rev().position(|(plan, step)| plan.barrier && step.state == State::UndoFailed);
+    let Some(from_the_end) = stopped_at else { return };
+    // Not undone on purpose: as long as the traffic is where it is, these may serve it.
+    let kept = timeline.steps.iter().rev().skip(from_the_end + 1).filter(|step| step.state == State::Done);
+    for step in kept.filter(|step| !step.resources.is_empty()) {
+        row(text, "kept in use", &step.does);
+        for resource in step.resources.iter().rev() {
+            let _ = writeln!(text, "    {}", clean(&resource.to_string()));
         }
     }
 }

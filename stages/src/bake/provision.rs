@@ -154,7 +154,7 @@ impl ProvisionBuilder {
         }
         let failures: Vec<String> = smoke::in_words(&report).collect();
         let step = StepError::failed(format!("{} image checks failed; no image was made", failures.len()));
-        Err(failures.into_iter().fold(step, StepError::hint))
+        Err(smoke::because_of_all(step, failures))
     }
 }
 

@@ -20,7 +20,7 @@ pub(super) fn steps(case: &Case<'_>, draft: &mut Draft) {
     let keeps_blue = !settings.attended && !settings.span.is_zero();
     let goes = |fleet: &&Fleet| {
         let is_blue = blue.is_some_and(|blue| blue.target_group == fleet.target_group);
-        fleet.version != target.version && if is_blue { !keeps_blue } else { fleet.is_held() }
+        fleet.version != target.version && (!is_blue || !keeps_blue)
     };
     let going: Vec<&Fleet> = facts.fleets.iter().filter(goes).collect();
     let drain = Span::from(case.pipeline().retire.timeout.duration());
@@ -47,8 +47,6 @@ pub(super) fn steps(case: &Case<'_>, draft: &mut Draft) {
             None::<&str>,
             Action::Terminate(retire::Terminate { instances: fleet.instances.clone() }),
         );
-        let preview_listener = facts.balancer.preview_listener.as_ref();
-        let points_here = preview_listener.filter(|(_, routing)| routing.named() == [fleet.target_group.as_str()]);
         draft.add(
             Stage::Retire,
             &format!("retire/{version}/target-group"),
@@ -58,7 +56,8 @@ pub(super) fn steps(case: &Case<'_>, draft: &mut Draft) {
             Action::DeleteGroup(retire::DeleteGroup {
                 target_group: fleet.target_group.clone(),
                 preview_rule: fleet.preview_rule.clone(),
-                preview_listener: points_here.map(|(arn, _)| arn.clone()),
+                preview_listener: facts.balancer.preview_listener.as_ref().map(|(arn, _)| arn.clone()),
+                place: facts.balancer.place.clone(),
             }),
         );
     }

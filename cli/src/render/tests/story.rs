@@ -52,6 +52,7 @@ impl Story {
                     does: (*does).to_owned(),
                     undo: (*sign == Sign::Add).then(|| "remove it".to_owned()),
                     point_of_no_return: false,
+                    barrier: false,
                     action: Value::Null,
                 })
                 .collect(),
