@@ -2,15 +2,17 @@
 //! It knows no cloud and no terminal.
 
 pub mod context;
+pub mod diagnostic;
 pub mod error;
 pub mod event;
-pub mod diagnostic;
 pub mod file;
-pub mod positions;
 pub mod ids;
+pub mod init;
 pub mod journal;
 pub mod lock;
+pub mod overlay;
 pub mod plan;
+pub mod positions;
 pub mod report;
 pub mod resource;
 pub mod runner;
@@ -19,8 +21,6 @@ pub mod step;
 pub mod store;
 pub mod suite;
 pub mod units;
+pub mod validate;
 pub mod version;
 pub mod wait;
-pub mod overlay;
-pub mod init;
-pub mod validate;

@@ -3,7 +3,7 @@
 use nix::sys::signal::Signal;
 
 use crate::{
-    run::{Ended, assert_says},
+    run::{Ended, assert_says, text},
     world::World,
 };
 
@@ -62,7 +62,13 @@ fn after_the_point_of_no_return(world: &World, v1: &str) {
     let v2 = run.version();
     assert_eq!(run.report()["outcome"], "stuck");
     assert!(run.undone().is_empty(), "{:?}", run.undone());
-    assert_says(&run.stderr, &[v1, "retire"]);
+    let left: Vec<String> =
+        run.report()["left"].as_array().expect("what is left").iter().map(|one| text(&one["step"])).collect();
+    let of_v1 = |what: &str| format!("retire/{v1}/{what}");
+    assert_eq!(left, [of_v1("drain"), of_v1("terminate"), of_v1("target-group")]);
+    // For a person: which version is in service, and what is not done.
+    let told = world.run(&["runs", "show", &text(&run.report()["run"])]).expect(0).stdout;
+    assert_says(&told, &["is stuck", &v2, "not done", &format!("terminate the 1 servers of {v1}")]);
     world.assert_answers(&v2);
     world.tell("SIGINT in retire");
 

@@ -28,11 +28,8 @@ pub fn describe_network_interfaces(params: &Params, region: &Arc<Region>) -> Ans
             return Err(ApiError::bad("InvalidNetworkInterfaceID.NotFound", message));
         }
         let candidates = seen.into_iter().filter(|it| named.is_empty() || named.contains(&id_of(it).as_str()));
-        let chosen = Filters::of(params).select(
-            candidates,
-            |it| it.network_interface.tags.seen(moment),
-            filter_values,
-        )?;
+        let chosen =
+            Filters::of(params).select(candidates, |it| it.network_interface.tags.seen(moment), filter_values)?;
         let (chosen, next) = page(params, chosen, |it| &it.network_interface.network_interface_id)?;
         let items = chosen.into_iter().map(|it| {
             let interface = &it.network_interface;

@@ -1,0 +1,13 @@
+//! Whole runs of the real stages against two endpoints that have no servers: moto's server, which others wrote, and the
+//! local region on records alone. What needs real servers is tested with the command line.
+//!
+//! moto's own ways, and what they keep these tests from seeing, stand in `moto-differences.md`.
+
+mod ingress;
+mod moto;
+mod moto_differences;
+mod publish;
+mod records_only;
+mod retention;
+mod support;
+mod undo;
