@@ -60,16 +60,19 @@ pub struct Prepared {
     pub plan: Plan,
     pub facts: Facts,
     site: Site,
+    workshop: Workshop,
     lock: Lock,
 }
 
 /// Takes the lock, then observes and plans under it, so that nothing planned can be made stale by another run.
 pub async fn prepare(site: &Site, request: &Request, reason: &str) -> Result<Prepared, RunError> {
+    // Before anything is taken that would have to be given back.
+    let workshop = Workshop::open()?;
     let now = Timestamp::now();
     let run = RunId::new(now, rand::random());
     let lock = Lock::acquire(site.store.clone(), &site.lock_key(), &run, &holder(), reason).await?;
     match prepare_locked(site, request, run, now).await {
-        Ok((plan, facts)) => Ok(Prepared { plan, facts, site: site.clone(), lock }),
+        Ok((plan, facts)) => Ok(Prepared { plan, facts, site: site.clone(), workshop, lock }),
         Err(error) => {
             lock.release().await?;
             Err(error)
@@ -104,8 +107,8 @@ impl Prepared {
         events: mpsc::UnboundedSender<Event>,
         cancel: CancellationToken,
     ) -> Result<Ending, RunError> {
-        let Self { plan, site, lock, .. } = self;
-        let result = run_locked(&site, plan, &lock, events, cancel).await;
+        let Self { plan, site, workshop, lock, .. } = self;
+        let result = run_locked(&site, plan, workshop, &lock, events, cancel).await;
         let released = lock.release().await;
         let ending = result?;
         released?;
@@ -122,11 +125,12 @@ impl Prepared {
 async fn run_locked(
     site: &Site,
     plan: Plan,
+    workshop: Workshop,
     lock: &Lock,
     events: mpsc::UnboundedSender<Event>,
     cancel: CancellationToken,
 ) -> Result<Ending, RunError> {
-    let steps = SiteSteps { site: site.clone(), workshop: Workshop::open()? };
+    let steps = SiteSteps { site: site.clone(), workshop };
     let journal = Journal::begin(site.store.clone(), &site.root, &plan).await?;
     let opening = What::RunStarted {
         app: plan.app.clone(),

@@ -1,4 +1,5 @@
-//! Ends what a run that died has left: its SSH ingress, its builder, its half-made fleet.
+//! Ends what a run that died has left: its SSH ingress, its builder, its half-made fleet, its
+//! ephemeral key.
 //!
 //! **Assumption.** The caller holds the environment's lock, so no other run of this app and environment is alive, and
 //! what carries its tags with a step that only a running bake or smoke test needs is left over. **Guarantees.** A fleet is
@@ -26,6 +27,7 @@ pub async fn leases(site: &Site) -> Result<Vec<String>, FactsError> {
     let mut ended = rules(site).await?;
     ended.extend(builders(site).await?);
     ended.extend(fleets(site).await?);
+    ended.extend(keys(site).await?);
     Ok(ended)
 }
 
@@ -109,6 +111,20 @@ async fn builders(site: &Site) -> Result<Vec<String>, CloudError> {
     let ended = ids.iter().map(|id| format!("terminated {id}, a builder that a run that died had left")).collect();
     let call = ec2.terminate_instances().set_instance_ids(Some(ids));
     call.send().await.map_err(|error| CloudError::of("terminate the builders", error))?;
+    Ok(ended)
+}
+
+/// Key pairs whose private half has gone with the process that made it.
+async fn keys(site: &Site) -> Result<Vec<String>, CloudError> {
+    let found = site.clients.ec2.describe_key_pairs().send().await;
+    let found = found.map_err(|error| CloudError::of("look for ephemeral keys", error))?;
+    let mut ended = Vec::new();
+    for key in found.key_pairs().iter().filter(|key| is_ours(site, &Tags::from_ec2(key.tags()))) {
+        let name = key.key_name().unwrap_or_default();
+        let call = site.clients.ec2.delete_key_pair().key_name(name);
+        call.send().await.map_err(|error| CloudError::of(format!("delete the key pair {name}"), error))?;
+        ended.push(format!("deleted the ephemeral key {name}, which a run that died had left"));
+    }
     Ok(ended)
 }
 

@@ -6,9 +6,6 @@ use std::{
     process::Command,
 };
 
-/// The line of the program that every visitor sees.
-pub const GREETING: &str = "Hello from Alcedo.";
-
 /// Where the example's pipeline file sends its traffic.
 const EXAMPLE_LISTENER: &str = "load_balancer: hello, port: 8600";
 

@@ -21,6 +21,7 @@ fn what_is_missing_is_named_with_what_to_do() {
     world.tell("deployed");
     missing_on_the_endpoint(&world);
     wrong_credentials(&world);
+    no_place_for_files(&world);
     before.assert_same(&world.inventory());
     lock_held(&world, &first);
     world.assert_answers(&first);
@@ -110,6 +111,16 @@ fn wrong_credentials(world: &World) {
     assert_says(&run.stderr, &["credentials", "help:"]);
     world.app.write("alcedo.yaml", &file);
     world.tell("wrong credentials, and none");
+}
+
+/// What was reserved before that was noticed is given back: the caller compares the region before and after.
+fn no_place_for_files(world: &World) {
+    world.app.greet("Hello, without a place for files.");
+    let mut command = world.command(&["deploy"]);
+    command.env("TMPDIR", "/nonexistent");
+    let run = Running::start(world.runtime.handle(), command).end().expect(1);
+    assert_says(&run.stderr, &["/nonexistent", "help: free some space, or set TMPDIR"]);
+    world.tell("no place for temporary files");
 }
 
 /// Two runs at once: the second says who is at work, and the first is not disturbed.

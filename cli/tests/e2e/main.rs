@@ -9,6 +9,7 @@ mod engine;
 mod failures;
 mod interrupted;
 mod inventory;
+mod killed;
 mod lifecycle;
 mod reading;
 mod run;

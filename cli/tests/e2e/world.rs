@@ -185,6 +185,12 @@ impl World {
         status.json()["fleets"].as_array().expect("a list of fleets").iter().map(fleet).collect()
     }
 
+    /// Removes what an `alcedo` that was killed could not.
+    pub fn empty_tmp(&self) {
+        let path = self.path().join("tmp");
+        fs::remove_dir_all(&path).and_then(|()| fs::create_dir(&path)).expect("the folder can be emptied");
+    }
+
     pub fn path(&self) -> &Path {
         self.folder.path()
     }
