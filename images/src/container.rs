@@ -98,6 +98,7 @@ impl Container {
             labels: Some(leftover::labels(&spec.app, spec.lifetime_seconds)),
             host_config: Some(HostConfig {
                 auto_remove: Some(true),
+                ulimits: engine.ulimits(),
                 mounts: Some(mounts.collect()),
                 ..Default::default()
             }),

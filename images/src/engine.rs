@@ -2,7 +2,8 @@
 
 use std::{env, fmt, path::Path, time::Duration};
 
-use bollard::{API_DEFAULT_VERSION, Docker};
+use bollard::{API_DEFAULT_VERSION, Docker, models::ResourcesUlimits};
+use nix::sys::resource::{Resource, getrlimit};
 
 /// Where engines listen when nothing else is said, in the order they are tried: Docker's socket, Podman's as root.
 const SOCKETS: [&str; 2] = ["/var/run/docker.sock", "/run/podman/podman.sock"];
@@ -18,6 +19,7 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Engine {
     docker: Docker,
     address: String,
+    ulimits: Option<Vec<ResourcesUlimits>>,
 }
 
 impl fmt::Debug for Engine {
@@ -104,13 +106,40 @@ pub async fn connect_to(address: &str) -> Result<Engine, EngineError> {
     let docker = agreed.map_err(|source| {
         refused(address, source).unwrap_or_else(|source| EngineError::NoAnswer { address: address.to_owned(), source })
     })?;
-    Ok(Engine { docker, address: address.to_owned() })
+    let version = tokio::time::timeout(HELLO_TIMEOUT, docker.version())
+        .await
+        .map_err(|_| EngineError::TimedOut { address: address.to_owned() })?
+        .map_err(|source| EngineError::NoAnswer { address: address.to_owned(), source })?;
+    let is_podman = version.components.iter().flatten().any(|component| component.name.contains("Podman"));
+    // A remote engine's limits are not this machine's; it is left to its own defaults.
+    let ulimits = (is_podman && address.starts_with("unix://")).then(limits_of_this_process);
+    Ok(Engine { docker, address: address.to_owned(), ulimits })
+}
+
+/// Podman raises the limits of what it starts to defaults of its own, which fails where it may not raise its own (inside
+/// another container, or without CAP_SYS_RESOURCE). The limits of this process are limits that the machine grants; the
+/// number of processes is kept below the kernel's own, as Podman does it.
+fn limits_of_this_process() -> Vec<ResourcesUlimits> {
+    let pid_max = std::fs::read_to_string("/proc/sys/kernel/pid_max").ok().and_then(|text| text.trim().parse().ok());
+    let limit = |name: &str, resource, most: u64| {
+        let (soft, hard) = getrlimit(resource).ok()?;
+        let count = |limit: u64| i64::try_from(limit.min(most)).unwrap_or(-1);
+        Some(ResourcesUlimits { name: Some(name.to_owned()), soft: Some(count(soft)), hard: Some(count(hard)) })
+    };
+    let files = limit("nofile", Resource::RLIMIT_NOFILE, u64::MAX);
+    let processes = limit("nproc", Resource::RLIMIT_NPROC, pid_max.unwrap_or(u64::MAX));
+    files.into_iter().chain(processes).collect()
 }
 
 impl Engine {
     /// The engine's API.
     pub fn docker(&self) -> &Docker {
         &self.docker
+    }
+
+    /// The limits that a container has to be given explicitly, where the engine's own cannot be relied on.
+    pub(crate) fn ulimits(&self) -> Option<Vec<ResourcesUlimits>> {
+        self.ulimits.clone()
     }
 
     /// Where it listens, for messages.
