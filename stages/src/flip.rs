@@ -118,11 +118,18 @@ impl Switch {
 
     pub async fn undo(&self, clients: &Clients, context: &StepContext) -> Result<(), StepError> {
         let now = listener::read(clients, &self.place).await?;
-        if now != self.before {
-            if now != self.after(context)? {
+        if now == self.after(context)? {
+            self.change(clients, &self.before).await?;
+        } else if now != self.before {
+            let green = self.green.arn(context)?;
+            if now.named().contains(&green.as_str()) {
                 return Err(changed(&self.place, &self.before, &now));
             }
-            self.change(clients, &self.before).await?;
+            // Somebody else's change stands, before ours or over it. Green has no part in it, so it can go.
+            context.warn(
+                format!("the listener was left at `{now}`, which somebody else made of it"),
+                Some("find out who changed it (CloudTrail: ModifyListener, ModifyRule)".into()),
+            );
         }
         // What follows takes green away. A node that lags would go on sending visitors there; and that the listener is as
         // it was says nothing of when it became so.
