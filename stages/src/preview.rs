@@ -96,6 +96,12 @@ pub enum ReleasePreview {
     Port {
         to: Option<Routing>,
     },
+    /// The same where a held fleet comes back, so that no candidate of this run had the listener.
+    PortOfHeld {
+        listener: String,
+        before: Routing,
+        to: Routing,
+    },
 }
 
 #[derive(Debug, Deserialize)]
@@ -106,6 +112,10 @@ struct MadePreview {
 
 impl ReleasePreview {
     pub async fn run(&self, clients: &Clients, context: &StepContext) -> Result<Value, StepError> {
+        if let Self::PortOfHeld { listener, to, .. } = self {
+            listener::write(clients, &Place::Listener { arn: listener.clone() }, to).await?;
+            return Ok(Value::Null);
+        }
         let made: MadePreview = context.output(ATTACH)?;
         match (self, made) {
             (Self::Header { header }, MadePreview { rule: Some(rule), .. }) => {
@@ -121,6 +131,9 @@ impl ReleasePreview {
     }
 
     pub async fn undo(&self, clients: &Clients, context: &StepContext) -> Result<(), StepError> {
+        if let Self::PortOfHeld { listener, before, .. } = self {
+            return Ok(listener::write(clients, &Place::Listener { arn: listener.clone() }, before).await?);
+        }
         let Some(made) = context.maybe_output::<MadePreview>(ATTACH)? else { return Ok(()) };
         match (self, made) {
             (Self::Header { header }, MadePreview { rule: Some(rule), .. }) => {

@@ -3,7 +3,7 @@
 use alcedo_pipeline::plan::{Sign, Stage};
 
 use super::{Case, Draft};
-use crate::{action::Action, flip, hold, preview, proof::Proof};
+use crate::{action::Action, flip, hold, listener::Routing, preview::ReleasePreview, proof::Proof};
 
 pub(super) fn steps(case: &Case<'_>, draft: &mut Draft) {
     flip(case, draft);
@@ -43,22 +43,39 @@ fn flip(case: &Case<'_>, draft: &mut Draft) {
         None::<&str>,
         Action::Prove(flip::Prove { proof, version: target.version.to_string() }),
     );
-    if held.is_none() {
-        let release = match &pipeline.flip.preview.header {
-            Some(header) => preview::ReleasePreview::Header { header: header.clone() },
-            None => {
-                preview::ReleasePreview::Port { to: blue.map(|blue| crate::listener::Routing::to(&blue.target_group)) }
-            }
-        };
-        draft.add(
-            stage,
-            "flip/release-preview",
-            Sign::Change,
-            "free the preview for the next candidate",
-            Some("take it again"),
-            Action::ReleasePreview(release),
-        );
-    }
+    release_preview(case, draft);
+}
+
+/// Who is reached by the preview once green has the traffic. A held fleet has a header rule of its own already; a preview
+/// port has one fleet behind it, which is the one that waits: without it, nothing would check that fleet's health.
+fn release_preview(case: &Case<'_>, draft: &mut Draft) {
+    let Case { facts, blue, held, .. } = case;
+    let header = &case.pipeline().flip.preview.header;
+    let blue_routing = blue.map(|blue| Routing::to(&blue.target_group));
+    let (does, undo, release) = match (held, header) {
+        (None, Some(header)) => (
+            "free the preview for the next candidate".to_owned(),
+            "take it again",
+            ReleasePreview::Header { header: header.clone() },
+        ),
+        (None, None) => (
+            "free the preview for the next candidate".to_owned(),
+            "take it again",
+            ReleasePreview::Port { to: blue_routing },
+        ),
+        (Some(_), Some(_)) => return,
+        (Some(_), None) => {
+            let (Some(blue), Some(to), Some((listener, before))) =
+                (blue, blue_routing, &facts.balancer.preview_listener)
+            else {
+                return;
+            };
+            let release = ReleasePreview::PortOfHeld { listener: listener.clone(), before: before.clone(), to };
+            (format!("route the preview port to {}, which keeps it checked", blue.version), "route it back", release)
+        }
+    };
+    let action = Action::ReleasePreview(release);
+    draft.add(Stage::Flip, "flip/release-preview", Sign::Change, does, Some(undo), action);
 }
 
 fn hold(case: &Case<'_>, draft: &mut Draft) {
