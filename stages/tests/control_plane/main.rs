@@ -3,6 +3,12 @@
 //!
 //! moto's own ways, and what they keep these tests from seeing, stand in `moto-differences.md`.
 
+
+mod life;
 mod moto;
 mod moto_differences;
+
+mod records_only;
+
 mod support;
+

@@ -82,6 +82,7 @@ impl Account {
             "flip": {
                 "listener": { "load_balancer": BALANCER, "port": PORT },
                 "preview": { "header": { "name": "X-Preview", "value": "green" } },
+                "quiet": "0s",
             },
             "hold": { "for": "10m", "attended": false },
             "retire": { "timeout": "1m" },
@@ -162,7 +163,7 @@ impl Account {
         listener::write(&self.clients, &self.place(), routing).await.unwrap();
     }
 
-    fn place(&self) -> Place {
+    pub fn place(&self) -> Place {
         Place::Listener { arn: self.listener.clone() }
     }
 }

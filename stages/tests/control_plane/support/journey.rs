@@ -1,36 +1,27 @@
-//! Ways to run a plan: as the command line does, or with what needs an engine or a shell replaced by what it would answer.
+//! Ways to run a plan: as the command line does, or step by step with steps of one's choice.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, path::Path};
+use std::net::Ipv4Addr;
 
 use alcedo_pipeline::{
-    context::StepContext,
-    error::StepError,
     event::{Event, What},
     ids::RunId,
-    journal::Journal,
-    plan::{Plan, PlannedStep, Purpose, Stage},
+    journal::{Journal, JournalError},
+    plan::{Plan, PlannedStep, Purpose, Sign, Stage},
     runner::{Direction, Ending, Runner},
     status::Progress,
-    step::{Step, Steps},
+    step::Steps,
     version::Version,
 };
 use alcedo_stages::{
-    action::SiteSteps,
-    build::{self, Built},
+    action::Action,
     execute::{self, Prepared, RunError},
     facts::{self, Facts, Request},
     planner::{self, Scope},
     site::Site,
-    workshop::Workshop,
 };
-use async_trait::async_trait;
 use jiff::Timestamp;
-use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-
-use super::account::{build_base, platform};
 
 /// This machine's address, as the file would learn it; one of those kept for documentation (RFC 5737).
 pub const OWN_ADDRESS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
@@ -76,9 +67,19 @@ pub async fn plan(site: &Site, request: Request) -> (Plan, Facts) {
     (plan, facts)
 }
 
-/// A plan of a few steps of one's own, as if they were a deploy's.
-pub fn plan_of(site: &Site, steps: Vec<PlannedStep>) -> Plan {
+/// A plan of a few actions of one's own, as if they were a deploy's; each can be undone.
+pub fn plan_of(site: &Site, actions: impl IntoIterator<Item = (&'static str, Action)>) -> Plan {
     let now = Timestamp::now();
+    let step = |(id, action): (&str, Action)| PlannedStep {
+        id: id.into(),
+        stage: Stage::Bake,
+        sign: Sign::Change,
+        does: id.into(),
+        undo: Some(format!("undo {id}")),
+        point_of_no_return: false,
+        barrier: false,
+        action: serde_json::to_value(action).unwrap(),
+    };
     Plan {
         format: Plan::FORMAT,
         run: RunId::new(now, rand::random()),
@@ -90,7 +91,7 @@ pub fn plan_of(site: &Site, steps: Vec<PlannedStep>) -> Plan {
         replaces: None,
         made_at: now,
         notes: Vec::new(),
-        steps,
+        steps: actions.into_iter().map(step).collect(),
     }
 }
 
@@ -102,8 +103,13 @@ pub fn only(mut plan: Plan, stages: &[Stage]) -> Plan {
 
 /// Runs a plan step by step without the environment's lock.
 pub async fn walk(site: &Site, plan: Plan, steps: &dyn Steps) -> Ending {
+    try_walk(site, plan, steps).await.unwrap()
+}
+
+/// The same, where the journal may be taken by another process.
+pub async fn try_walk(site: &Site, plan: Plan, steps: &dyn Steps) -> Result<Ending, JournalError> {
     let (sender, _) = mpsc::unbounded_channel();
-    let journal = Journal::begin(site.store.clone(), &site.root, &plan).await.unwrap();
+    let journal = Journal::begin(site.store.clone(), &site.root, &plan).await?;
     let opening = What::RunStarted {
         app: plan.app.clone(),
         environment: plan.environment.clone(),
@@ -113,91 +119,5 @@ pub async fn walk(site: &Site, plan: Plan, steps: &dyn Steps) -> Ending {
         tool: alcedo_stages::TOOL.to_owned(),
     };
     let runner = Runner::new(plan, steps, journal, Progress::default(), sender, CancellationToken::new());
-    runner.run(opening, Direction::Forward).await.unwrap()
-}
-
-/// The site's own steps, with some of them answered for and one that may be made to fail.
-pub struct Staged {
-    inner: SiteSteps,
-    answers: BTreeMap<String, Value>,
-    fails_at: Option<String>,
-}
-
-impl Staged {
-    pub fn new(site: &Site) -> Self {
-        let inner = SiteSteps { site: site.clone(), workshop: Workshop::open().unwrap() };
-        Self { inner, answers: BTreeMap::new(), fails_at: None }
-    }
-
-    /// The build has left this archive.
-    pub fn built(mut self, archive: &Path) -> Self {
-        let bytes = std::fs::read(archive).unwrap();
-        let built = Built {
-            archive: archive.to_owned(),
-            sha256: hex::encode(Sha256::digest(&bytes)),
-            size_bytes: bytes.len() as u64,
-            base: build_base(),
-            platform: platform(),
-            commands_seconds: 0.0,
-        };
-        self.answers.insert(build::RUN.into(), serde_json::to_value(built).unwrap());
-        self
-    }
-
-    /// The builder's shell has done what it was told, and its checks passed.
-    pub fn provisioned(self) -> Self {
-        self.answered("bake/provision", json!({ "checks": 0 }))
-    }
-
-    /// The step does nothing but answer this.
-    pub fn answered(mut self, step: &str, answer: Value) -> Self {
-        self.answers.insert(step.into(), answer);
-        self
-    }
-
-    /// This step does its work, and then fails.
-    pub fn failing_at(mut self, step: &str) -> Self {
-        self.fails_at = Some(step.into());
-        self
-    }
-}
-
-impl Steps for Staged {
-    fn step(&self, planned: &PlannedStep) -> Result<Box<dyn Step>, StepError> {
-        let step: Box<dyn Step> = match self.answers.get(planned.id.as_str()) {
-            Some(answer) => Box::new(Answered(answer.clone())),
-            None => self.inner.step(planned)?,
-        };
-        match &self.fails_at {
-            Some(id) if id == planned.id.as_str() => Ok(Box::new(Failing(step))),
-            _ => Ok(step),
-        }
-    }
-}
-
-struct Answered(Value);
-
-#[async_trait]
-impl Step for Answered {
-    async fn run(&self, _: &StepContext) -> Result<Value, StepError> {
-        Ok(self.0.clone())
-    }
-
-    async fn undo(&self, _: &StepContext) -> Result<(), StepError> {
-        Ok(())
-    }
-}
-
-struct Failing(Box<dyn Step>);
-
-#[async_trait]
-impl Step for Failing {
-    async fn run(&self, context: &StepContext) -> Result<Value, StepError> {
-        self.0.run(context).await?;
-        Err(StepError::failed("made to fail"))
-    }
-
-    async fn undo(&self, context: &StepContext) -> Result<(), StepError> {
-        self.0.undo(context).await
-    }
+    runner.run(opening, Direction::Forward).await
 }

@@ -1,7 +1,9 @@
 //! What the tests stand on: two endpoints, an account as a user has it before Alcedo comes, and ways to run a plan.
 
 pub mod account;
+pub mod corrupting_proxy;
 pub mod inventory;
 pub mod journey;
 pub mod moto;
 pub mod region;
+pub mod staged;
