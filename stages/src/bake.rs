@@ -144,7 +144,12 @@ impl LaunchBuilder {
             tags: launch::tags(context).expiring(expires),
             token: context.token(),
         };
-        let ids = launch.run(clients).await?;
+        let ids = match launch.run(clients).await {
+            Ok(ids) => ids,
+            // An earlier attempt's call came through; its lease ends at another time than this one's would.
+            Err(error) if error.is("IdempotentParameterMismatch") => adopt_builder(clients, context).await?,
+            Err(error) => return Err(error.into()),
+        };
         for id in &ids {
             context.own(Resource::new("instance", id)).await?;
         }
@@ -156,6 +161,19 @@ impl LaunchBuilder {
     pub async fn undo(&self, clients: &Clients, context: &StepContext) -> Result<(), StepError> {
         servers::end(clients, context, context.step(), &servers::ids(&context.owned())).await
     }
+}
+
+/// The builder that an earlier attempt of this step has launched, once it is visible.
+async fn adopt_builder(clients: &Clients, context: &StepContext) -> Result<Vec<String>, StepError> {
+    let wait = Wait::new(Duration::from_millis(500), Duration::from_secs(30));
+    wait.until(context, "the builder of an earlier attempt", || async {
+        let ids = servers::tagged(clients, context, context.step()).await?;
+        Ok(match ids.is_empty() {
+            true => Look::NotYet("it is not visible yet".into()),
+            false => Look::Ready(ids),
+        })
+    })
+    .await
 }
 
 /// Ends the builder.

@@ -57,7 +57,7 @@ pub struct Launch<'a> {
 }
 
 impl Launch<'_> {
-    pub async fn run(&self, clients: &Clients) -> Result<Vec<String>, StepError> {
+    pub async fn run(&self, clients: &Clients) -> Result<Vec<String>, CloudError> {
         let count = i32::try_from(self.count).unwrap_or(i32::MAX);
         let tags = self.tags.clone().with("Name", &self.name);
         let metadata = InstanceMetadataOptionsRequest::builder()

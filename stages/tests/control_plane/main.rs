@@ -3,12 +3,12 @@
 //!
 //! moto's own ways, and what they keep these tests from seeing, stand in `moto-differences.md`.
 
-
+mod ingress;
 mod life;
 mod moto;
 mod moto_differences;
-
+mod publish;
 mod records_only;
-
+mod retention;
 mod support;
-
+mod undo;

@@ -37,8 +37,7 @@ pub struct Account {
     pub clients: Clients,
     pub vpc: String,
     pub subnets: Vec<String>,
-    /// The servers' group and the builder's.
-    pub servers_group: String,
+    /// The builder's, where SSH is opened.
     pub builder_group: String,
     pub balancer: String,
     pub listener: String,
@@ -61,14 +60,14 @@ impl Account {
         let clients = Clients::connect(&Aws::default(), Some(&endpoint)).await;
         clients.s3.create_bucket().bucket(BUCKET).send().await.unwrap();
         let (vpc, subnets) = network(&clients).await;
-        let servers_group = group(&clients, &vpc, "hello").await;
+        group(&clients, &vpc, "hello").await;
         let builder_group = group(&clients, &vpc, "hello-builder").await;
         let balancer_group = group(&clients, &vpc, "public").await;
         let (balancer, listener) = balancer(&clients, &subnets, &balancer_group).await;
         let base = base_image(&clients, &subnets[0]).await;
         let project = tempfile::tempdir().unwrap();
         std::fs::write(project.path().join("hello.sh"), "#!/bin/sh\necho hello\n").unwrap();
-        Self { endpoint, clients, vpc, subnets, servers_group, builder_group, balancer, listener, base, project }
+        Self { endpoint, clients, vpc, subnets, builder_group, balancer, listener, base, project }
     }
 
     /// The user's file: no smoke tests and no version probe, because no server is there to answer.
@@ -78,7 +77,13 @@ impl Account {
             "build": { "recipe": "debian-bookworm", "commands": ["true"], "pack": ["hello.sh"] },
             "publish": { "bucket": BUCKET, "prefix": "team" },
             "bake": { "base": { "ami": self.base }, "security_group": "hello-builder" },
-            "launch": { "count": 2, "subnets": self.subnets, "security_groups": ["hello"], "timeout": "1m" },
+            "launch": {
+                "count": 2,
+                "subnets": self.subnets,
+                "security_groups": ["hello"],
+                "deregistration_delay": "1s",
+                "timeout": "1m",
+            },
             "flip": {
                 "listener": { "load_balancer": BALANCER, "port": PORT },
                 "preview": { "header": { "name": "X-Preview", "value": "green" } },
@@ -99,6 +104,12 @@ impl Account {
         overlay(&mut file, &changes);
         let pipeline: Pipeline = serde_json::from_value(file).unwrap();
         Site::connect(pipeline, environment, self.project.path(), Some(&self.endpoint)).await
+    }
+
+    /// Sites of this account use another URL from now on; its own clients stay as they are.
+    pub fn reached_through(mut self, url: String) -> Self {
+        self.endpoint.url = url;
+        self
     }
 
     /// Changes the app, so that it has to be built again.

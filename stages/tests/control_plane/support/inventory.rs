@@ -52,7 +52,7 @@ async fn groups_and_keys(clients: &Clients, all: &mut Inventory) {
     }
     for rule in clients.ec2.describe_security_group_rules().send().await.unwrap().security_group_rules() {
         all.insert(format!(
-            "rule {} of {}: {:?} {:?} {:?}–{:?} {}",
+            "ingress rule {} of {}: {:?} {:?} {:?}–{:?} {}",
             rule.security_group_rule_id().unwrap(),
             rule.group_id().unwrap(),
             rule.ip_protocol(),
@@ -92,14 +92,16 @@ async fn balancer(account: &Account, all: &mut Inventory) {
     for listener in listeners.listeners() {
         let arn = listener.listener_arn().unwrap();
         all.insert(format!("listener {arn}: {:?}", Routing::read(listener.default_actions())));
-        for rule in elb.describe_rules().listener_arn(arn).send().await.unwrap().rules() {
+        let rules = elb.describe_rules().listener_arn(arn).send().await.unwrap();
+        // The default rule is the listener's own action.
+        for rule in rules.rules().iter().filter(|rule| rule.priority() != Some("default")) {
             let conditions: Vec<&[String]> = rule
                 .conditions()
                 .iter()
                 .filter_map(|condition| Some(condition.http_header_config()?.values()))
                 .collect();
             let routing = Routing::read(rule.actions());
-            all.insert(format!("rule {}: {conditions:?} {routing:?}", rule.rule_arn().unwrap()));
+            all.insert(format!("listener rule {}: {conditions:?} {routing:?}", rule.rule_arn().unwrap()));
         }
     }
 }
