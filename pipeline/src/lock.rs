@@ -84,12 +84,16 @@ impl Lock {
                 None => store.create(key, encode(&lease)).await.map_err(LockError::Store)?,
                 Some(object) => {
                     let there: Lease = serde_json::from_slice(&object.bytes).map_err(LockError::Unreadable)?;
-                    if there.expires > now {
+                    if there.run == *run {
+                        // Our own write, whose answer was lost.
+                        object.tag
+                    } else if there.expires > now {
                         return Err(LockError::Held(Box::new(there)));
+                    } else {
+                        let taken = store.replace(key, encode(&lease), &object.tag).await;
+                        taken_over = Some(there);
+                        taken.map_err(LockError::Store)?
                     }
-                    let taken = store.replace(key, encode(&lease), &object.tag).await;
-                    taken_over = Some(there);
-                    taken.map_err(LockError::Store)?
                 }
             },
             Err(error) => return Err(LockError::Store(error)),
@@ -107,8 +111,9 @@ impl Lock {
 
     /// Gives the lease back. One that was lost is no longer ours to give.
     pub async fn release(self) -> Result<(), LockError> {
-        self.heartbeat.abort();
+        // A renewal under way is let finish: cut off, it would leave a tag that nobody knows.
         let tag = self.tag.lock().await;
+        self.heartbeat.abort();
         match self.store.remove(&self.key, &tag).await {
             Ok(()) | Err(StoreError::Conflict { .. }) => Ok(()),
             Err(error) => Err(LockError::Store(error)),

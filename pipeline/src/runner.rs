@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// How long a step may go on after it was told to stop. Longer than any single AWS call takes with its retries.
-const GRACE: Duration = Duration::from_secs(60);
+const GRACE: Duration = Duration::from_secs(150);
 
 /// Waits between the attempts of an undo that fails.
 const UNDO_BACKOFF: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(9)];

@@ -109,10 +109,9 @@ impl Prepared {
     ) -> Result<Ending, RunError> {
         let Self { plan, site, workshop, lock, .. } = self;
         let result = run_locked(&site, plan, workshop, &lock, events, cancel).await;
-        let released = lock.release().await;
-        let ending = result?;
-        released?;
-        Ok(ending)
+        // A lease that cannot be given back ends by itself; the run's own ending is the news.
+        let _ = lock.release().await;
+        result
     }
 
     /// Gives the lock and a reserved version back without doing anything.

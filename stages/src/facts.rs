@@ -103,7 +103,7 @@ impl Fleet {
 }
 
 /// Names in the file, as ids.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct Network {
     pub subnets: Vec<String>,
     pub security_groups: Vec<String>,
@@ -112,7 +112,7 @@ pub struct Network {
 }
 
 /// What the server image starts from.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct BaseImage {
     pub ami: String,
     pub name: String,
@@ -178,15 +178,20 @@ pub async fn observe(site: &Site, request: &Request) -> Result<Facts, FactsError
         Request::Deploy { version: None } => Some(crate::build::source(site).await?),
         _ => None,
     };
-    let (balancer, network, base, images, versions, own_address) = futures::try_join!(
-        balancer(site),
+    let balancer = balancer(site).await?;
+    let (fleets, used_elsewhere) = fleets::fleets_and_others(site, &balancer).await?;
+    if let Some(version) = pinned(request, &fleets)
+        && fleets.iter().any(|fleet| fleet.version == version && fleet.is_held())
+    {
+        return Ok(Facts::of_traffic_alone(balancer, fleets, used_elsewhere));
+    }
+    let (network, base, images, versions, own_address) = futures::try_join!(
         network::observe(site),
         base(site),
         app_images(site),
         async { Ok(site.versions().await?) },
         async { Ok(own_address(site).await) },
     )?;
-    let (fleets, used_elsewhere) = fleets::fleets_and_others(site, &balancer).await?;
     let release = match (request, &source) {
         (Request::Deploy { version: Some(version) } | Request::Rollback { to: Some(version) }, _) => {
             site.manifest(*version).await?
@@ -222,6 +227,35 @@ pub async fn observe(site: &Site, request: &Request) -> Result<Facts, FactsError
         release,
         observed_at,
     })
+}
+
+impl Facts {
+    /// Where a held fleet only has to get the traffic back, nothing else is looked at, so that nothing else can stand in
+    /// the way: no base image, no bucket's content, no address of this machine.
+    fn of_traffic_alone(balancer: Balancer, fleets: Vec<Fleet>, used_elsewhere: Vec<Version>) -> Self {
+        Self {
+            balancer,
+            fleets,
+            used_elsewhere,
+            network: Network::default(),
+            base: BaseImage::default(),
+            own_address: None,
+            images: Vec::new(),
+            versions: Vec::new(),
+            source: None,
+            fingerprint: None,
+            release: None,
+            observed_at: Timestamp::now(),
+        }
+    }
+}
+
+/// The version that the request means, where it does not build one.
+fn pinned(request: &Request, fleets: &[Fleet]) -> Option<Version> {
+    match request {
+        Request::Deploy { version } => *version,
+        Request::Rollback { to } => to.or_else(|| version_before(fleets)),
+    }
 }
 
 /// The version in service before the one that is now.

@@ -113,13 +113,15 @@ impl Watch {
             if left.is_zero() {
                 return Ok(json!({ "rounds": rounds }));
             }
-            let answers = self.front_door.ask(&BTreeMap::new()).await?;
             rounds += 1;
-            let wrong = answers.into_iter().find_map(|(node, answer)| match answer {
-                Ok(version) if alcedo_smoke_tests::version::same_version(&version, &self.version) => None,
-                Ok(version) => Some(format!("{node} answers {version}")),
-                Err(why) => Some(format!("{node}: {why}")),
-            });
+            let wrong = match self.front_door.ask(&BTreeMap::new()).await {
+                Err(error) => Some(error.message),
+                Ok(answers) => answers.into_iter().find_map(|(node, answer)| match answer {
+                    Ok(version) if alcedo_smoke_tests::version::same_version(&version, &self.version) => None,
+                    Ok(version) => Some(format!("{node} answers {version}")),
+                    Err(why) => Some(format!("{node}: {why}")),
+                }),
+            };
             match wrong {
                 None => bad = 0,
                 Some(seen) => {

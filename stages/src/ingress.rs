@@ -4,7 +4,12 @@
 //! tag. **Guarantees.** A rule has one address (/32) and one port, never 0.0.0.0/0. A rule that somebody else made is used, but never
 //! revoked. **Caveats.** Authorizing has no client token: after a lost answer the rule is looked for, not made again.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::Ipv4Addr,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
 
 use alcedo_pipeline::{
     context::StepContext,
@@ -40,6 +45,19 @@ pub struct OpenIngress {
 pub struct CloseIngress {
     pub security_group: String,
     pub opened_by: StepId,
+}
+
+/// What [`OpenIngress`] answers.
+#[derive(Debug, Serialize, Deserialize)]
+struct Opened {
+    rules: Vec<OpenRule>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct OpenRule {
+    rule: String,
+    /// Whether this run made it; another's is used, and not revoked.
+    ours: bool,
 }
 
 impl OpenIngress {
@@ -133,44 +151,71 @@ impl OpenIngress {
     }
 
     pub async fn undo(&self, clients: &Clients, context: &StepContext) -> Result<(), StepError> {
-        revoke(clients, context, &self.security_group, context.step()).await
+        let known = context.owned().into_iter().map(|rule| rule.id).collect();
+        revoke(clients, context, &self.security_group, context.step(), known).await
     }
 }
 
 impl CloseIngress {
     pub async fn run(&self, clients: &Clients, context: &StepContext) -> Result<Value, StepError> {
-        revoke(clients, context, &self.security_group, &self.opened_by).await?;
+        let opened: Option<Opened> = context.maybe_output(self.opened_by.as_str())?;
+        let known = opened.map(|opened| opened.rules).unwrap_or_default();
+        let known = known.into_iter().filter(|rule| rule.ours).map(|rule| rule.rule).collect();
+        revoke(clients, context, &self.security_group, &self.opened_by, known).await?;
         Ok(Value::Null)
     }
 }
 
+/// Longest time that a new rule can be invisible; after it, a rule that nobody finds is not there.
+const VISIBLE: Duration = Duration::from_secs(10);
+
 /// Revokes every rule of the group that the step of this run has made, and looks that none is left.
-async fn revoke(clients: &Clients, context: &StepContext, group: &str, step: &StepId) -> Result<(), StepError> {
-    let look = Wait::new(Duration::from_millis(200), Duration::from_secs(30));
+///
+/// A rule that was made a moment ago can be invisible to Describe, and to Revoke. So the ids that are known are revoked
+/// whatever Describe says, and "not found" counts only once it has lasted longer than new rules stay invisible; where no id
+/// is known, an answer may have been lost, and Describe is believed only after the same time.
+async fn revoke(
+    clients: &Clients,
+    context: &StepContext,
+    group: &str,
+    step: &StepId,
+    known: Vec<String>,
+) -> Result<(), StepError> {
+    let begun = Instant::now();
+    let open = Mutex::new(known.iter().cloned().collect::<BTreeSet<String>>());
+    let look = Wait::new(Duration::from_millis(500), Duration::from_secs(60));
     look.until(context, "the security group rule to be gone", || async {
         let rules = rules(clients, group).await?;
-        let ours: Vec<String> = rules
-            .iter()
-            .filter(|rule| {
-                let tags = Tags::from_ec2(rule.tags());
-                tags.get(tags::RUN) == Some(context.run().as_str()) && tags.get(tags::STEP) == Some(step.as_str())
-            })
-            .filter_map(|rule| rule.security_group_rule_id().map(str::to_owned))
-            .collect();
-        if ours.is_empty() {
-            return Ok(Look::Ready(()));
+        let tagged = rules.iter().filter(|rule| {
+            let tags = Tags::from_ec2(rule.tags());
+            tags.get(tags::RUN) == Some(context.run().as_str()) && tags.get(tags::STEP) == Some(step.as_str())
+        });
+        let mut ids: BTreeSet<String> =
+            tagged.filter_map(|rule| rule.security_group_rule_id().map(str::to_owned)).collect();
+        ids.extend(open.lock().expect("no panic while it is held").iter().cloned());
+        if ids.is_empty() {
+            let certain = !known.is_empty() || begun.elapsed() >= VISIBLE;
+            return Ok(if certain { Look::Ready(()) } else { Look::NotYet("no rule to be seen so far".into()) });
         }
-        let call = clients.ec2.revoke_security_group_ingress().group_id(group);
-        match call.set_security_group_rule_ids(Some(ours)).send().await {
-            Ok(_) => Ok(Look::NotYet("revoked, looking again".into())),
-            Err(error) => {
-                let error = CloudError::of(format!("close the port in {group}"), error);
-                if error.is("InvalidPermission.NotFound") || error.is("InvalidSecurityGroupRuleId.NotFound") {
-                    return Ok(Look::NotYet("already revoked, looking again".into()));
+        for id in ids {
+            let call = clients.ec2.revoke_security_group_ingress().group_id(group).security_group_rule_ids(&id);
+            let gone = match call.send().await {
+                Ok(_) => true,
+                Err(error) => {
+                    let error = CloudError::of(format!("close the port in {group}"), error);
+                    let unknown =
+                        error.is("InvalidPermission.NotFound") || error.is("InvalidSecurityGroupRuleId.NotFound");
+                    if !unknown {
+                        return Err(error.into());
+                    }
+                    begun.elapsed() >= VISIBLE
                 }
-                Err(error.into())
+            };
+            if gone {
+                open.lock().expect("no panic while it is held").remove(&id);
             }
         }
+        Ok(Look::NotYet("revoked, looking again".into()))
     })
     .await
 }

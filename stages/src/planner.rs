@@ -57,10 +57,12 @@ pub fn plan(scope: &Scope<'_>, request: &Request, facts: &Facts) -> Result<Plan,
     let blue = facts.fleets.iter().find(|fleet| fleet.is_in_service());
     let held = facts.fleets.iter().find(|fleet| fleet.version == target.version && fleet.is_held());
     let rolls_back = matches!(request, Request::Rollback { .. });
-    let case = Case { scope, facts, target, blue, held, rolls_back };
+    let pinned = !matches!(request, Request::Deploy { version: None });
+    let case = Case { scope, facts, target, blue, held, rolls_back, pinned };
     let mut draft = Draft::default();
     if blue.is_some_and(|blue| blue.version == case.target.version) {
         draft.note(format!("launch: {} is already in service", case.target.version));
+        retire::what_is_over(&case, &mut draft);
     } else {
         stages(&case, &mut draft)?;
     }
@@ -140,6 +142,8 @@ struct Case<'a> {
     /// The target version's own fleet, where it is held: then only traffic has to move.
     held: Option<&'a Fleet>,
     rolls_back: bool,
+    /// The version was named, or is the one before: what there is of it is taken as it is.
+    pinned: bool,
 }
 
 impl Case<'_> {

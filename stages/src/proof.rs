@@ -74,7 +74,12 @@ impl Proof {
         let wait = Wait::new(PROBE_EVERY, self.timeout.duration());
         wait.until(context, what, || async {
             let asked = Instant::now();
-            let answers = self.front_door.ask(&BTreeMap::new()).await?;
+            let answers = match self.front_door.ask(&BTreeMap::new()).await {
+                Ok(answers) if !answers.is_empty() => answers,
+                Ok(_) => return Ok(Look::NotYet("the balancer has no address yet".into())),
+                // A name that does not resolve for a moment is no answer, good or bad.
+                Err(error) => return Ok(Look::NotYet(error.message)),
+            };
             let first_wrong = answers.iter().find_map(|(node, answer)| Some((node, wrong(answer)?)));
             let mut seen = seen.lock().expect("no panic while it is held");
             seen.rounds += 1;

@@ -1,6 +1,11 @@
 //! Instances: launching with a token, waiting, reading consoles, ending.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::Ipv4Addr,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
 
 use alcedo_pipeline::{
     context::StepContext,
@@ -209,31 +214,68 @@ pub async fn tagged(clients: &Clients, context: &StepContext, step: &StepId) -> 
     Ok(ids)
 }
 
+/// Longest time that a new instance can be unknown; after it, one that EC2 does not know has ended long ago.
+const VISIBLE: Duration = Duration::from_secs(10);
+
+/// EC2 advises against more ids in one call (TerminateInstances, API reference: at most 1,000).
+const AT_ONCE: usize = 200;
+
 /// Terminates servers and waits until EC2 says that they are.
+///
+/// EC2 refuses a whole call for one id that it does not know, and an id that was new a moment ago can be unknown. So only
+/// what Describe shows is told to end, and what it does not show counts as ended only once that has lasted longer than new
+/// instances stay invisible.
 pub async fn terminate(clients: &Clients, context: &StepContext, ids: &[String]) -> Result<(), StepError> {
-    if ids.is_empty() {
-        return Ok(());
-    }
-    let call = clients.ec2.terminate_instances().set_instance_ids(Some(ids.to_vec()));
-    if let Err(error) = call.send().await {
-        let error = CloudError::of("terminate the servers", error);
-        if !error.is("InvalidInstanceID.NotFound") {
-            return Err(error.into());
-        }
-    }
+    let begun = Instant::now();
+    // Whether each that is left has been told to end.
+    let left = Mutex::new(ids.iter().map(|id| (id.clone(), false)).collect::<BTreeMap<String, bool>>());
     let wait = Wait::new(Duration::from_millis(500), Duration::from_secs(300));
     wait.until(context, "the servers to end", || async {
-        let found = match describe(clients, ids).await {
-            Ok(found) => found,
-            // Gone from the records: ended long ago.
-            Err(error) if error.is("InvalidInstanceID.NotFound") => return Ok(Look::Ready(())),
-            Err(error) => return Err(error.into()),
-        };
-        let left = found.iter().filter(|it| state(it) != Some(&InstanceStateName::Terminated)).count();
-        Ok(match left {
-            0 => Look::Ready(()),
-            left => Look::NotYet(format!("{left} of {} are ending", ids.len())),
-        })
+        let mut pending = left.lock().expect("no panic while it is held").clone();
+        let states = states(clients, pending.keys()).await?;
+        pending.retain(|id, _| match states.get(id) {
+            Some(state) => *state != InstanceStateName::Terminated,
+            None => begun.elapsed() < VISIBLE,
+        });
+        let to_tell: Vec<String> =
+            pending.iter().filter(|(id, told)| !**told && states.contains_key(*id)).map(|(id, _)| id.clone()).collect();
+        for chunk in to_tell.chunks(AT_ONCE) {
+            match clients.ec2.terminate_instances().set_instance_ids(Some(chunk.to_vec())).send().await {
+                Ok(_) => pending.extend(chunk.iter().map(|id| (id.clone(), true))),
+                Err(error) => {
+                    let error = CloudError::of("terminate the servers", error);
+                    // One reader sees what another does not see yet: the next look tells them again.
+                    if !error.is("InvalidInstanceID.NotFound") {
+                        return Err(error.into());
+                    }
+                }
+            }
+        }
+        let count = pending.len();
+        *left.lock().expect("no panic while it is held") = pending;
+        Ok(if count == 0 { Look::Ready(()) } else { Look::NotYet(format!("{count} of {} are ending", ids.len())) })
     })
     .await
+}
+
+/// The states of those that can be seen. A filter, unlike a list of ids, does not refuse what it does not know.
+async fn states(
+    clients: &Clients,
+    ids: impl Iterator<Item = &String>,
+) -> Result<BTreeMap<String, InstanceStateName>, CloudError> {
+    let ids: Vec<String> = ids.cloned().collect();
+    let mut found = BTreeMap::new();
+    for chunk in ids.chunks(AT_ONCE) {
+        let filter = Filter::builder().name("instance-id").set_values(Some(chunk.to_vec())).build();
+        let mut pages = clients.ec2.describe_instances().filters(filter).into_paginator().send();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| CloudError::of("look at the servers", error))?;
+            for instance in page.reservations().iter().flat_map(Reservation::instances) {
+                if let (Some(id), Some(state)) = (instance.instance_id(), state(instance)) {
+                    found.insert(id.to_owned(), state.clone());
+                }
+            }
+        }
+    }
+    Ok(found)
 }

@@ -103,7 +103,8 @@ impl SmokeTest {
         let mut url = self.front_door.parsed()?;
         let mut headers = BTreeMap::new();
         if let Some(header) = &self.preview.header {
-            headers.insert(header.name.clone(), header.value.clone());
+            // Every fleet's rule answers to its version; the header's own value could reach another's.
+            headers.insert(header.name.clone(), self.version.clone());
         }
         if let Some(port) = self.preview.port {
             // Only a URL without a host refuses a port, and this one has one.

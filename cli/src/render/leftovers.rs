@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use alcedo_pipeline::resource::Resource;
+use alcedo_pipeline::{plan::Stage, resource::Resource};
 
 use super::{
     summary::row,
@@ -42,8 +42,9 @@ fn of_an_unwind(text: &mut String, timeline: &Timeline) {
     let Some(from_the_end) = stopped_at else { return };
     // Not undone on purpose: as long as the traffic is where it is, these may serve it.
     let kept = timeline.steps.iter().rev().skip(from_the_end + 1).filter(|step| step.state == State::Done);
-    for step in kept.filter(|step| !step.resources.is_empty()) {
-        row(text, "kept in use", &step.does);
+    // What earlier stages lease is closed by steps of their own; the fleet is what stands.
+    for step in kept.filter(|step| step.stage == Stage::Launch && !step.resources.is_empty()) {
+        row(text, "kept", &step.does);
         for resource in step.resources.iter().rev() {
             let _ = writeln!(text, "    {}", clean(&resource.to_string()));
         }

@@ -160,7 +160,7 @@ impl Show {
         let plan = &self.timeline.plan;
         text.push_str(&format!("  details    alcedo runs show {} --env {}\n", plan.run, plan.environment));
         let _ = io::stderr().write_all(text.as_bytes());
-        std::process::exit(i32::from(ExitCode::INTERRUPTED.0));
+        std::process::exit(i32::from(ExitCode::STUCK.0));
     }
 }
 

@@ -9,7 +9,13 @@ use alcedo_images::{
     scrub,
     session::Session,
 };
-use alcedo_pipeline::{context::StepContext, error::StepError, file::Bake, suite::Check, version::Version};
+use alcedo_pipeline::{
+    context::StepContext,
+    error::{ErrorKind, StepError},
+    file::Bake,
+    suite::Check,
+    version::Version,
+};
 use alcedo_smoke_tests::{Target, run};
 use aws_sdk_s3::presigning::PresigningConfig;
 use serde::{Deserialize, Serialize};
@@ -40,7 +46,17 @@ pub struct ProvisionBuilder {
 }
 
 impl ProvisionBuilder {
+    /// All of it within the stage's deadline: a script that hangs would hold the lock, and SSH open, for ever.
     pub async fn run(&self, site: &Site, shop: &Workshop, context: &StepContext) -> Result<Value, StepError> {
+        let work = self.provision(site, shop, context);
+        tokio::time::timeout(self.bake.timeout.duration(), work).await.unwrap_or_else(|_| {
+            let message = format!("the builder was not provisioned within {}", self.bake.timeout);
+            Err(StepError::new(ErrorKind::TimedOut, message)
+                .hint("look at what the last step was doing, or raise bake.timeout"))
+        })
+    }
+
+    async fn provision(&self, site: &Site, shop: &Workshop, context: &StepContext) -> Result<Value, StepError> {
         let made: MadeBuilder = context.output(BUILDER)?;
         let release = release(site, context).await?;
         let key = shop.key().await?;

@@ -23,8 +23,25 @@ pub(super) fn steps(case: &Case<'_>, draft: &mut Draft) {
         fleet.version != target.version && (!is_blue || !keeps_blue)
     };
     let going: Vec<&Fleet> = facts.fleets.iter().filter(goes).collect();
+    retire(case, &going, draft);
+    prune(case, &going, draft);
+}
+
+/// What is planned where the target is in service already: fleets whose hold is over, which a retire that got stuck, or
+/// nobody, has ended.
+pub(super) fn what_is_over(case: &Case<'_>, draft: &mut Draft) {
+    if case.rolls_back {
+        return;
+    }
+    let over = |fleet: &&Fleet| fleet.is_held() && fleet.held_until.is_some_and(|until| until <= case.scope.now);
+    let going: Vec<&Fleet> = case.facts.fleets.iter().filter(over).collect();
+    retire(case, &going, draft);
+}
+
+fn retire(case: &Case<'_>, going: &[&Fleet], draft: &mut Draft) {
+    let facts = case.facts;
     let drain = Span::from(case.pipeline().retire.timeout.duration());
-    for fleet in &going {
+    for fleet in going {
         let version = fleet.version;
         draft.add(
             Stage::Retire,
@@ -61,7 +78,6 @@ pub(super) fn steps(case: &Case<'_>, draft: &mut Draft) {
             }),
         );
     }
-    prune(case, &going, draft);
 }
 
 fn prune(case: &Case<'_>, going: &[&Fleet], draft: &mut Draft) {

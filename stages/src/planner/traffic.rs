@@ -29,8 +29,7 @@ fn flip(case: &Case<'_>, draft: &mut Draft) {
             place: facts.balancer.place.clone(),
             before: facts.balancer.routing.clone(),
             green: case.green(),
-            healthy_minimum: held
-                .map_or(pipeline.launch.count, |held| u32::try_from(held.instances.len()).unwrap_or(1).max(1)),
+            healthy_minimum: if held.is_some() { 1 } else { pipeline.launch.count },
             version: target.version.to_string(),
             proof: proof.clone(),
         }),
