@@ -159,7 +159,9 @@ fn check_base(facts: &Facts) -> Result<(), PlanError> {
     let Some(server) = &facts.base.recipe_digest else { return Ok(()) };
     base_match::same_recipe(built_in, &facts.base.name, server).map_err(|error| {
         let mut hints: Vec<String> = error.hint().map(str::to_owned).into_iter().collect();
-        hints.push("deploy without --version to build again on the present base".to_owned());
+        if facts.release.is_some() {
+            hints.push("deploy without --version to build again on the present base".to_owned());
+        }
         PlanError { what: error.to_string(), hints }
     })
 }
