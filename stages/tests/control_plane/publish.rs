@@ -132,7 +132,7 @@ async fn arrives(endpoint: LocalEndpoint) {
     assert_eq!(found, Some(manifest), "the same source finds it again");
 }
 
-/// One byte of one part changes on the way to S3.
+/// One byte of one part changes on the way to S3: the signature of what is sent, or its checksum, tells.
 #[tokio::test]
 async fn an_archive_that_is_damaged_on_its_way_is_refused() {
     let region = LocalRegion::without_lags().await;
@@ -148,6 +148,26 @@ async fn an_archive_that_is_damaged_on_its_way_is_refused() {
     let (step, error) = ending.failure.unwrap();
     assert_eq!(step.as_str(), "publish/artifact");
     assert!(error.message.contains("upload part 2"), "{error:?}");
+    inventory::assert_same(&inventory::of(&account).await, &before);
+}
+
+/// The digest that S3 compares is the build's own, not one of what was read for sending.
+#[tokio::test]
+async fn an_archive_that_is_not_what_was_built_is_refused() {
+    let region = LocalRegion::without_lags().await;
+    let account = Account::open(region.endpoint.clone()).await;
+    let site = account.site().await;
+    let before = inventory::of(&account).await;
+    let archive = archive(1000);
+    let steps = Staged::new(&site).built(archive.path());
+    std::fs::write(archive.path(), "something else").unwrap();
+
+    let ending = journey::walk(&site, plan(&site).await, &steps).await;
+
+    assert_eq!(ending.outcome, Outcome::Unwound, "{:?}", ending.left);
+    let (step, error) = ending.failure.unwrap();
+    assert_eq!(step.as_str(), "publish/artifact");
+    assert!(error.causes.iter().any(|cause| cause.contains("BadDigest")), "{error:?}");
     inventory::assert_same(&inventory::of(&account).await, &before);
 }
 
