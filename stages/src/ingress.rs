@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
+    action::Action,
     clients::{Clients, ec2_once},
     cloud_error::CloudError,
     launch,
@@ -151,6 +152,9 @@ impl OpenIngress {
     }
 
     pub async fn undo(&self, clients: &Clients, context: &StepContext) -> Result<(), StepError> {
+        if is_closed(context) {
+            return Ok(());
+        }
         let known = context.owned().into_iter().map(|rule| rule.id).collect();
         revoke(clients, context, &self.security_group, context.step(), known).await
     }
@@ -164,6 +168,16 @@ impl CloseIngress {
         revoke(clients, context, &self.security_group, &self.opened_by, known).await?;
         Ok(Value::Null)
     }
+}
+
+/// Whether a step that closes what this one has opened has succeeded: it looked until everything was gone, so nobody has to
+/// wait for that again.
+fn is_closed(context: &StepContext) -> bool {
+    let done = context.outputs();
+    context.plan().steps.iter().filter(|planned| done.contains_key(&planned.id)).any(|planned| {
+        let action = serde_json::from_value(planned.action.clone());
+        matches!(action, Ok(Action::CloseIngress(close)) if close.opened_by == *context.step())
+    })
 }
 
 /// Longest time that a new rule can be invisible; after it, a rule that nobody finds is not there.
