@@ -5,7 +5,9 @@ use std::time::Duration;
 use alcedo_pipeline::{
     context::StepContext,
     error::{ErrorKind, StepError},
+    wait::{Look, Wait},
 };
+use aws_sdk_elasticloadbalancingv2::types::TargetHealthStateEnum;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -15,6 +17,9 @@ use crate::{
     listener::{self, Place, Routing},
     proof::Proof,
 };
+
+/// How long green may take to be found healthy at the moment of the change.
+const GREEN_WITHIN: Duration = Duration::from_secs(30);
 
 /// Which target group is meant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,27 +78,35 @@ impl Switch {
             return Err(changed(&self.place, &self.before, &now));
         }
         self.check_green(clients, context).await?;
+        // That may have taken a while.
+        let now = listener::read(clients, &self.place).await?;
+        if now != self.before {
+            return Err(changed(&self.place, &self.before, &now));
+        }
         self.change(clients, &after).await?;
         Ok(json!({ "before": self.before, "after": after }))
     }
 
+    /// A held fleet may have changed what refers to it a moment ago, and then its health is found out anew.
     async fn check_green(&self, clients: &Clients, context: &StepContext) -> Result<(), StepError> {
         let group = self.green.arn(context)?;
-        let health = launch::target_health(clients, &group).await?;
-        let healthy = health
-            .iter()
-            .filter(|it| {
-                launch::state(it) == Some(&aws_sdk_elasticloadbalancingv2::types::TargetHealthStateEnum::Healthy)
+        let name = listener::group_name(&group);
+        let wait = Wait::new(Duration::from_millis(500), GREEN_WITHIN);
+        let what = format!("{} healthy servers in {name}", self.healthy_minimum);
+        let healthy = wait.until(context, &what, || async {
+            let health = launch::target_health(clients, &group).await?;
+            let healthy = health.iter().filter(|it| launch::state(it) == Some(&TargetHealthStateEnum::Healthy)).count();
+            Ok(match healthy >= self.healthy_minimum as usize {
+                true => Look::Ready(()),
+                false => Look::NotYet(format!("{healthy} healthy servers where {} are needed", self.healthy_minimum)),
             })
-            .count();
-        if healthy >= self.healthy_minimum as usize {
-            return Ok(());
-        }
-        Err(StepError::failed(format!(
-            "{} has {healthy} healthy servers where {} are needed; no traffic was moved",
-            listener::group_name(&group),
-            self.healthy_minimum
-        )))
+        });
+        healthy.await.map_err(|error| match error.kind {
+            ErrorKind::TimedOut => StepError::failed(format!("{name} is not healthy; no traffic was moved"))
+                .hint("`alcedo status` shows each fleet; name another version with --version or --to")
+                .because(error),
+            _ => error,
+        })
     }
 
     /// Changes the listener and reads it back. An answer that was lost is settled by looking.
