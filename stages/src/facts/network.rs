@@ -26,25 +26,48 @@ pub async fn security_groups(site: &Site) -> Result<Vec<String>, FactsError> {
 }
 
 async fn subnet(site: &Site, name: &str) -> Result<String, FactsError> {
-    if name.starts_with("subnet-") {
-        return Ok(name.to_owned());
-    }
-    let call = site.clients.ec2.describe_subnets().filters(Filter::builder().name("tag:Name").values(name).build());
+    let given = Given::of(name, "subnet-");
+    let call = site.clients.ec2.describe_subnets().filters(given.filter("subnet-id", "tag:Name"));
     let answer = call.send().await.map_err(|error| CloudError::of(format!("find the subnet {name}"), error))?;
     let ids: Vec<&str> = answer.subnets().iter().filter_map(aws_sdk_ec2::types::Subnet::subnet_id).collect();
-    one("subnet", "whose Name tag is", name, &ids)
+    one("subnet", given.relation("whose Name tag is"), name, &ids)
 }
 
 async fn security_group(site: &Site, name: &str) -> Result<String, FactsError> {
-    if name.starts_with("sg-") {
-        return Ok(name.to_owned());
-    }
-    let filter = Filter::builder().name("group-name").values(name).build();
-    let call = site.clients.ec2.describe_security_groups().filters(filter);
+    let given = Given::of(name, "sg-");
+    let call = site.clients.ec2.describe_security_groups().filters(given.filter("group-id", "group-name"));
     let answer = call.send().await.map_err(|error| CloudError::of(format!("find the security group {name}"), error))?;
     let ids: Vec<&str> =
         answer.security_groups().iter().filter_map(aws_sdk_ec2::types::SecurityGroup::group_id).collect();
-    one("security group", "named", name, &ids)
+    one("security group", given.relation("named"), name, &ids)
+}
+
+/// How the file refers to something. An id is looked up as well: one that is wrong, or of another region, is better told
+/// before anything is begun than by the first call that needs it.
+enum Given<'a> {
+    Id(&'a str),
+    Name(&'a str),
+}
+
+impl<'a> Given<'a> {
+    fn of(text: &'a str, prefix_of_ids: &str) -> Self {
+        if text.starts_with(prefix_of_ids) { Self::Id(text) } else { Self::Name(text) }
+    }
+
+    fn filter(&self, of_id: &str, of_name: &str) -> Filter {
+        let (filter, value) = match self {
+            Self::Id(id) => (of_id, id),
+            Self::Name(name) => (of_name, name),
+        };
+        Filter::builder().name(filter).values(*value).build()
+    }
+
+    fn relation(&self, of_name: &'static str) -> &'static str {
+        match self {
+            Self::Id(_) => "with the id",
+            Self::Name(_) => of_name,
+        }
+    }
 }
 
 /// A name that means two things is refused rather than guessed.
