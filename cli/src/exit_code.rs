@@ -37,7 +37,7 @@ impl ExitCode {
     /// signal came in is done; one that got stuck is stuck, whatever stopped it.
     pub const fn of_run(outcome: Outcome, signal: Option<Signal>) -> Self {
         match (outcome, signal) {
-            (Outcome::Done, _) => Self::DONE,
+            (Outcome::Done | Outcome::Superseded, _) => Self::DONE,
             (Outcome::Stuck, _) => Self::STUCK,
             (Outcome::Interrupted, Some(signal)) => Self::of_signal(signal),
             // Without a signal it was stopped by something else: the lease on the environment was lost.
@@ -66,7 +66,10 @@ impl ExitCode {
         match error {
             JournalError::Fenced { .. } => Self::LOCKED,
             JournalError::NoRun { .. } => Self::USAGE,
-            JournalError::Store { .. } | JournalError::Unreadable { .. } => Self::STUCK,
+            JournalError::Store { .. }
+            | JournalError::Unreadable { .. }
+            | JournalError::Foreign { .. }
+            | JournalError::Torn { .. } => Self::STUCK,
         }
     }
 }

@@ -25,9 +25,24 @@ pub fn of_run(error: &RunError) -> Failure {
         RunError::Facts(error) => of_facts(error),
         RunError::Plan(plan) => with(ExitCode::USAGE, error, plan.hints.clone()),
         RunError::Journal(error) => of_journal(error),
-        RunError::Illegal(_) => Failure::of(ExitCode::STUCK, error),
+        RunError::LeaseLost { run, .. } => Failure::of(ExitCode::STUCK, error)
+            .hint(format!("what it has made stands; `alcedo resume {run}` finishes it, `alcedo rollback --run {run}` undoes it")),
+        RunError::Illegal { run, .. } => Failure::of(ExitCode::STUCK, error).hint(format!(
+            "`alcedo runs show {run}` shows it; `alcedo sweep` removes what it has left, `alcedo runs forget {run}` ends it"
+        )),
+        RunError::Refused { run, .. } => {
+            Failure::of(ExitCode::USAGE, error).hint(format!("`alcedo runs show {run}` shows how far it came"))
+        }
+        RunError::OtherEnvironment { theirs, .. } => {
+            Failure::of(ExitCode::USAGE, error).hint(format!("name its environment: --env {theirs}"))
+        }
+        RunError::NothingOpen { .. } => Failure::of(ExitCode::USAGE, error).hint("`alcedo runs` lists all that are kept"),
+        RunError::StuckBefore { run } => Failure::of(ExitCode::STUCK, error)
+            .hint(format!("`alcedo runs show {run}` says what is left and why; mend it, then `alcedo resume {run}`"))
+            .hint(format!("where it cannot be mended: `alcedo runs forget {run}`, and `alcedo sweep` for what it left")),
+        RunError::Stopped => Failure::of(ExitCode::FAILED, error),
         RunError::Store(_) => with(ExitCode::FAILED, error, store_hints(error)),
-        RunError::Workshop(step) => with(ExitCode::FAILED, error, step.hints.clone()),
+        RunError::Step(step) => with(ExitCode::FAILED, error, step.hints.clone()),
     }
 }
 
@@ -73,7 +88,8 @@ fn of_cloud(error: &CloudError) -> Failure {
     }
 }
 
-fn of_lock(error: &LockError) -> Failure {
+/// Why the lock could not be looked at, taken or broken.
+pub fn of_lock(error: &LockError) -> Failure {
     match error {
         LockError::Held(lease) => held(lease),
         LockError::Store(_) | LockError::Unreadable(_) => with(ExitCode::of_lock(error), error, store_hints(error)),
@@ -83,8 +99,9 @@ fn of_lock(error: &LockError) -> Failure {
 fn held(lease: &Lease) -> Failure {
     let Lease { holder, run, reason, since, expires, .. } = lease;
     Failure::new(ExitCode::LOCKED, format!("{holder} is at work here since {}: {reason}, run {run}", moment(*since)))
+        .hint("try again when it has ended, or wait for it with --wait 10m")
         .hint(format!(
-            "try again when it has ended; if its process died, the lock ends by itself at {}",
+            "if its process died, the lock ends by itself at {}; `alcedo lock show` says whether it lives",
             moment(*expires)
         ))
 }
@@ -95,6 +112,8 @@ fn of_journal(error: &JournalError) -> Failure {
         JournalError::Fenced { run } => failure.hint(format!("alcedo runs show {run} shows how far it is")),
         JournalError::NoRun { .. } => failure.hint("alcedo runs lists the runs that are kept"),
         JournalError::Store { .. } | JournalError::Unreadable { .. } => failure.hint(LOOK_AT_THE_BUCKET),
+        JournalError::Foreign { .. } | JournalError::Torn { .. } => failure
+            .hint("nothing was concluded from it and nothing changed; find out who else writes to the bucket, and put it right"),
     }
 }
 
@@ -119,7 +138,9 @@ mod tests {
     fn a_held_lock_says_who_what_and_until_when() {
         let since = "2026-11-20T19:05:12Z".parse().unwrap();
         let lease = Lease {
-            format: 1,
+            format: Lease::FORMAT,
+            nonce: "1".to_owned(),
+            process: None,
             run: RunId::new(since, 0x7f3a),
             holder: "ana@build-7".to_owned(),
             reason: "deploy".to_owned(),
@@ -131,6 +152,6 @@ mod tests {
         for part in ["ana@build-7", "deploy", "20261120-190512-7f3a", "19:05:12"] {
             assert!(failure.message.contains(part), "{}", failure.message);
         }
-        assert!(failure.hints[0].contains("19:07:12"), "{:?}", failure.hints);
+        assert!(failure.hints[1].contains("19:07:12"), "{:?}", failure.hints);
     }
 }

@@ -8,6 +8,7 @@ use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    clock::Clock,
     error::{ErrorKind, StepError},
     event::{Event, Unit, What},
     ids::{RunId, StepId},
@@ -23,12 +24,13 @@ pub(crate) struct Outlet {
     pub(crate) journal: Mutex<Journal>,
     pub(crate) progress: std::sync::Mutex<Progress>,
     pub(crate) events: mpsc::UnboundedSender<Event>,
+    pub(crate) clock: Arc<dyn Clock>,
 }
 
 impl Outlet {
     /// Journals a durable event, then shows it.
     pub(crate) async fn keep(&self, what: What) -> Result<(), JournalError> {
-        let event = Event::new(&self.run, Timestamp::now(), what);
+        let event = Event::new(&self.run, self.clock.now(), what);
         self.journal.lock().await.append(&event).await?;
         let applied = self.progress.lock().expect("no panic while progress is held").apply(&event.what);
         debug_assert!(applied.is_ok(), "{applied:?}");
@@ -38,7 +40,7 @@ impl Outlet {
     }
 
     pub(crate) fn show(&self, what: What) {
-        let _ = self.events.send(Event::new(&self.run, Timestamp::now(), what));
+        let _ = self.events.send(Event::new(&self.run, self.clock.now(), what));
     }
 }
 
@@ -65,7 +67,11 @@ impl StepContext {
 
     /// The client token of this step's creating call.
     pub fn token(&self) -> String {
-        self.plan.run.token(&self.step)
+        self.outlet.progress.lock().expect("no panic while progress is held").token(&self.plan.run, &self.step)
+    }
+
+    pub fn now(&self) -> Timestamp {
+        self.outlet.clock.now()
     }
 
     /// Ends when the run is told to stop. A step ends its waits on it; a call that changes something is let finish.

@@ -34,6 +34,8 @@ pub enum ErrorKind {
     Interrupted,
     /// A bug in Alcedo: the step panicked.
     Panicked,
+    /// This process no longer holds the environment: nothing may be changed any more, not even undone.
+    LeaseLost,
 }
 
 /// What a failed step may have left behind.

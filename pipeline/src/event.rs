@@ -82,6 +82,14 @@ pub enum What {
         error: ErrorRecord,
         resources: Vec<Resource>,
     },
+    /// What the step made is of no use to the process that goes on with the run; it is undone, to be done anew.
+    StepRenewing {
+        step: StepId,
+        why: String,
+    },
+    StepRenewed {
+        step: StepId,
+    },
     RunFinished {
         outcome: Outcome,
         seconds: f64,
@@ -152,6 +160,8 @@ pub enum Outcome {
     Unwound,
     /// Told to stop; everything was undone.
     Interrupted,
+    /// Its process died once all traffic was proven to be where the run was to bring it; a later run went on from there.
+    Superseded,
     /// Something could be neither finished nor undone.
     Stuck,
 }

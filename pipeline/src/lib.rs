@@ -1,6 +1,7 @@
 //! Alcedo's core: what a pipeline file says, what a plan is, how a run goes forward, is journaled and unwinds.
 //! It knows no cloud and no terminal.
 
+pub mod clock;
 pub mod context;
 pub mod diagnostic;
 pub mod error;
@@ -13,6 +14,8 @@ pub mod lock;
 pub mod overlay;
 pub mod plan;
 pub mod positions;
+pub mod process;
+pub mod recovery;
 pub mod report;
 pub mod resource;
 pub mod runner;

@@ -10,6 +10,7 @@ use crate::{
     ids::RunId,
     journal::Record,
     plan::{Plan, PlannedStep, Purpose, Stage},
+    recovery,
     resource::Resource,
     status::{Progress, Status},
     version::Version,
@@ -121,11 +122,7 @@ impl Report {
 /// What is in the middle: after the point of no return what is not done, before it what is not undone.
 fn left(plan: &Plan, events: &[Event]) -> Vec<Leftover> {
     let Ok(progress) = Progress::replay(events) else { return Vec::new() };
-    let passed = plan
-        .steps
-        .iter()
-        .position(|step| step.point_of_no_return)
-        .is_some_and(|first| plan.steps[first..].iter().any(|step| progress.status(&step.id).needs_undo()));
+    let passed = recovery::has_passed_the_point_of_no_return(plan, &progress);
     let in_the_middle = |step: &&PlannedStep| match (progress.status(&step.id), passed) {
         (status, true) => status != Status::Succeeded,
         (status, false) => step.undo.is_some() && status.needs_undo(),

@@ -3,24 +3,29 @@
 //! For each step: journal the intent, do it, journal what it made, journal success. A failure, a panic or a request to
 //! stop unwinds in reverse order, journaled in the same way. After the point of no return nothing is undone: the run
 //! ends [`Outcome::Stuck`] and says what is left to do.
+//!
+//! A process that loses the environment's lease, or its journal, stops where it is: it neither goes on nor unwinds, because
+//! somebody else may be doing so.
 
-use std::{
-    panic::AssertUnwindSafe,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures::FutureExt;
-use tokio::sync::{Mutex, mpsc};
+use tokio::{
+    sync::{Mutex, mpsc},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    clock::Clock,
     context::{Outlet, StepContext},
     error::{ErrorKind, ErrorRecord, StepError},
     event::{Event, Outcome, What},
     ids::StepId,
     journal::{Journal, JournalError},
+    lock::{Fence, LeaseLost},
     plan::{Plan, PlannedStep},
+    recovery,
     resource::Resource,
     status::{Progress, Status},
     step::{Step, Steps},
@@ -31,6 +36,9 @@ const GRACE: Duration = Duration::from_secs(150);
 
 /// Waits between the attempts of an undo that fails.
 const UNDO_BACKOFF: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(9)];
+
+/// Longest time that a failed step's servers are looked at before they go.
+const EXAMINATION: Duration = Duration::from_secs(90);
 
 /// Which way a run goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,11 +60,28 @@ pub struct Ending {
     pub seconds: f64,
 }
 
+/// Why a process stopped in the middle of a run, leaving it to whoever goes on with it.
+#[derive(Debug, thiserror::Error)]
+pub enum Halt {
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error(transparent)]
+    LeaseLost(#[from] LeaseLost),
+}
+
+/// What a run stands on.
+pub struct Ground {
+    pub clock: Arc<dyn Clock>,
+    /// Of the environment's lease; `None` where nobody else can be at work.
+    pub fence: Option<Fence>,
+}
+
 /// Executes one plan.
 pub struct Runner<'a> {
     plan: Arc<Plan>,
     steps: &'a dyn Steps,
     outlet: Arc<Outlet>,
+    fence: Option<Fence>,
     cancel: CancellationToken,
 }
 
@@ -67,6 +92,7 @@ impl<'a> Runner<'a> {
         steps: &'a dyn Steps,
         journal: Journal,
         progress: Progress,
+        ground: Ground,
         events: mpsc::UnboundedSender<Event>,
         cancel: CancellationToken,
     ) -> Self {
@@ -75,19 +101,45 @@ impl<'a> Runner<'a> {
             journal: Mutex::new(journal),
             progress: std::sync::Mutex::new(progress),
             events,
+            clock: ground.clock,
         };
-        Self { plan: Arc::new(plan), steps, outlet: Arc::new(outlet), cancel }
+        Self { plan: Arc::new(plan), steps, outlet: Arc::new(outlet), fence: ground.fence, cancel }
     }
 
     /// Runs to an end. The first event says whether it begins or goes on.
     ///
     /// # Errors
     /// The journal could not be kept, or another process took the run: this process stops where it is.
-    pub async fn run(&self, opening: What, direction: Direction) -> Result<Ending, JournalError> {
+    pub async fn run(&self, opening: What, direction: Direction) -> Result<Ending, Halt> {
+        self.go(opening, direction, &[]).await
+    }
+
+    /// Goes on with a run that another process began, forward; first these steps are undone, to be done anew. Each says why.
+    ///
+    /// # Errors
+    /// As [`Runner::run`].
+    pub async fn resume(&self, opening: What, renewals: &[(StepId, String)]) -> Result<Ending, Halt> {
+        self.go(opening, Direction::Forward, renewals).await
+    }
+
+    /// Ends a run that nothing is to be done about any more.
+    ///
+    /// # Errors
+    /// As [`Runner::run`].
+    pub async fn write_off(&self, opening: What) -> Result<Ending, Halt> {
+        let begun = Instant::now();
+        self.outlet.keep(opening).await?;
+        self.end(Outcome::Superseded, None, Vec::new(), begun).await
+    }
+
+    async fn go(&self, opening: What, direction: Direction, renewals: &[(StepId, String)]) -> Result<Ending, Halt> {
         let begun = Instant::now();
         self.outlet.keep(opening).await?;
         let failure = match direction {
-            Direction::Forward => self.forward().await?,
+            Direction::Forward => match self.renew(renewals).await? {
+                None => self.forward().await?,
+                failure => failure,
+            },
             Direction::Back => Some((None, ErrorRecord::from(&StepError::interrupted()))),
         };
         let (outcome, failure, left) = match failure {
@@ -96,6 +148,7 @@ impl<'a> Runner<'a> {
                 (Outcome::Stuck, step.map(|step| (step, error)), Vec::new())
             }
             Some((step, error)) => {
+                self.examine(step.as_ref(), &error).await?;
                 let left = self.back().await?;
                 let outcome = match (left.is_empty(), error.kind) {
                     (false, _) => Outcome::Stuck,
@@ -105,13 +158,77 @@ impl<'a> Runner<'a> {
                 (outcome, step.map(|step| (step, error)), left)
             }
         };
+        self.end(outcome, failure, left, begun).await
+    }
+
+    async fn end(
+        &self,
+        outcome: Outcome,
+        failure: Option<(StepId, ErrorRecord)>,
+        left: Vec<(StepId, ErrorRecord, Vec<Resource>)>,
+        begun: Instant,
+    ) -> Result<Ending, Halt> {
         let seconds = begun.elapsed().as_secs_f64();
         self.outlet.keep(What::RunFinished { outcome, seconds }).await?;
+        if outcome != Outcome::Stuck
+            && let Err(error) = self.outlet.journal.lock().await.close().await
+        {
+            // Whoever finds it reads in the journal that there is nothing to do.
+            let warning = format!("the run has ended, and is still listed as open: {error}");
+            self.outlet.show(What::Warning { message: warning, hint: None });
+        }
         Ok(Ending { outcome, failure, left, seconds })
     }
 
+    /// Whether this process may still change anything.
+    fn check(&self) -> Result<(), LeaseLost> {
+        self.fence.as_ref().map_or(Ok(()), Fence::check)
+    }
+
+    /// Ends when this process may no longer change anything, for good.
+    async fn lost(&self) {
+        match &self.fence {
+            Some(fence) => fence.lost().cancelled().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Undoes steps in reverse, so that they can be done anew. An undo that fails fails the run.
+    async fn renew(&self, renewals: &[(StepId, String)]) -> Result<Option<(Option<StepId>, ErrorRecord)>, Halt> {
+        for planned in self.plan.steps.iter().rev() {
+            let Some((id, why)) = renewals.iter().find(|(id, _)| *id == planned.id) else { continue };
+            self.check()?;
+            self.outlet.keep(What::StepRenewing { step: id.clone(), why: why.clone() }).await?;
+            if planned.undo.is_some()
+                && let Err(error) = self.undo_with_patience(planned).await?
+            {
+                return Ok(Some((Some(id.clone()), error)));
+            }
+            self.outlet.keep(What::StepRenewed { step: id.clone() }).await?;
+        }
+        Ok(None)
+    }
+
+    async fn examine(&self, step: Option<&StepId>, error: &ErrorRecord) -> Result<(), Halt> {
+        let failed = step.and_then(|step| self.plan.step(step));
+        let (Some(failed), false) = (failed, error.kind == ErrorKind::Interrupted) else { return Ok(()) };
+        let context = self.context(&failed.id, self.cancel.clone());
+        let work = AssertUnwindSafe(self.steps.examine(failed, &context)).catch_unwind();
+        tokio::select! {
+            ended = tokio::time::timeout(EXAMINATION, work) => {
+                if !matches!(ended, Ok(Ok(()))) {
+                    context.warn("what failed could not be looked at in time, or in full", None);
+                }
+                Ok(())
+            }
+            // Told to stop: what was failing goes without a look.
+            () = self.cancel.cancelled() => Ok(()),
+            () = self.lost() => Err(LeaseLost.into()),
+        }
+    }
+
     /// Does every step that has not succeeded. Answers the first failure.
-    async fn forward(&self) -> Result<Option<(Option<StepId>, ErrorRecord)>, JournalError> {
+    async fn forward(&self) -> Result<Option<(Option<StepId>, ErrorRecord)>, Halt> {
         for planned in &self.plan.steps {
             if self.status(&planned.id) == Status::Succeeded {
                 continue;
@@ -119,6 +236,7 @@ impl<'a> Runner<'a> {
             if self.cancel.is_cancelled() {
                 return Ok(Some((Some(planned.id.clone()), StepError::interrupted().record())));
             }
+            self.check()?;
             if let Err(error) = self.forward_one(planned).await? {
                 return Ok(Some((Some(planned.id.clone()), error)));
             }
@@ -126,7 +244,7 @@ impl<'a> Runner<'a> {
         Ok(None)
     }
 
-    async fn forward_one(&self, planned: &PlannedStep) -> Result<Result<(), ErrorRecord>, JournalError> {
+    async fn forward_one(&self, planned: &PlannedStep) -> Result<Result<(), ErrorRecord>, Halt> {
         let begun = Instant::now();
         let id = planned.id.clone();
         self.outlet
@@ -134,12 +252,15 @@ impl<'a> Runner<'a> {
                 step: id.clone(),
                 stage: planned.stage,
                 does: planned.does.clone(),
-                token: self.plan.run.token(&id),
+                token: self.context(&id, self.cancel.clone()).token(),
             })
             .await?;
         let context = self.context(&id, self.cancel.clone());
         let result = match self.steps.step(planned) {
-            Ok(step) => self.attempt(step.as_ref(), &context).await,
+            Ok(step) => tokio::select! {
+                result = self.attempt(step.as_ref(), &context) => result,
+                () = self.lost() => return Err(LeaseLost.into()),
+            },
             Err(error) => Err(error),
         };
         let seconds = begun.elapsed().as_secs_f64();
@@ -148,6 +269,8 @@ impl<'a> Runner<'a> {
                 self.outlet.keep(What::StepSucceeded { step: id, output, seconds }).await?;
                 Ok(Ok(()))
             }
+            // Nothing was done that could be undone, and nothing may be.
+            Err(error) if error.kind == ErrorKind::LeaseLost => Err(LeaseLost.into()),
             Err(error) => {
                 let error = error.record();
                 self.outlet.keep(What::StepFailed { step: id, error: error.clone(), seconds }).await?;
@@ -174,7 +297,7 @@ impl<'a> Runner<'a> {
 
     /// Undoes, in reverse, everything that was begun. Answers what could not be undone. An undo that fails does not keep the
     /// others from being tried, unless it is a barrier's: traffic that could not be moved back still needs its servers.
-    async fn back(&self) -> Result<Vec<(StepId, ErrorRecord, Vec<Resource>)>, JournalError> {
+    async fn back(&self) -> Result<Vec<(StepId, ErrorRecord, Vec<Resource>)>, Halt> {
         let mut left = Vec::new();
         for planned in self.plan.steps.iter().rev() {
             // A step that only looks, waits or removes has planned no undo: there is nothing to journal either.
@@ -196,35 +319,47 @@ impl<'a> Runner<'a> {
         &self,
         planned: &PlannedStep,
         undo: &str,
-    ) -> Result<Result<(), (ErrorRecord, Vec<Resource>)>, JournalError> {
+    ) -> Result<Result<(), (ErrorRecord, Vec<Resource>)>, Halt> {
         let id = planned.id.clone();
+        self.check()?;
         self.outlet.keep(What::UndoStarted { step: id.clone(), undo: undo.to_owned() }).await?;
+        match self.undo_with_patience(planned).await? {
+            Ok(()) => {
+                self.outlet.keep(What::UndoSucceeded { step: id }).await?;
+                Ok(Ok(()))
+            }
+            Err(error) => {
+                let resources = self.context(&id, CancellationToken::new()).owned();
+                let what = What::UndoFailed { step: id, error: error.clone(), resources: resources.clone() };
+                self.outlet.keep(what).await?;
+                Ok(Err((error, resources)))
+            }
+        }
+    }
+
+    /// Undoes a step, again after a pause where that fails.
+    async fn undo_with_patience(&self, planned: &PlannedStep) -> Result<Result<(), ErrorRecord>, Halt> {
         // An unwind is not interrupted by the request that caused it.
-        let context = self.context(&id, CancellationToken::new());
+        let context = self.context(&planned.id, CancellationToken::new());
         let mut backoff = UNDO_BACKOFF.into_iter();
         loop {
+            self.check()?;
             let result = match self.steps.step(planned) {
-                Ok(step) => AssertUnwindSafe(step.undo(&context))
-                    .catch_unwind()
-                    .await
-                    .unwrap_or_else(|panic| Err(panicked(panic.as_ref()))),
+                Ok(step) => tokio::select! {
+                    undone = AssertUnwindSafe(step.undo(&context)).catch_unwind() => {
+                        undone.unwrap_or_else(|panic| Err(panicked(panic.as_ref())))
+                    }
+                    () = self.lost() => return Err(LeaseLost.into()),
+                },
                 Err(error) => Err(error),
             };
             let error = match result {
-                Ok(()) => {
-                    self.outlet.keep(What::UndoSucceeded { step: id }).await?;
-                    return Ok(Ok(()));
-                }
+                Ok(()) => return Ok(Ok(())),
+                Err(error) if error.kind == ErrorKind::LeaseLost => return Err(LeaseLost.into()),
                 Err(error) => error.record(),
             };
-            let Some(pause) = backoff.next() else {
-                let resources = context.owned();
-                self.outlet
-                    .keep(What::UndoFailed { step: id, error: error.clone(), resources: resources.clone() })
-                    .await?;
-                return Ok(Err((error, resources)));
-            };
-            context.warn(format!("undoing {id} failed: {}; trying again", error.message), None);
+            let Some(pause) = backoff.next() else { return Ok(Err(error)) };
+            context.warn(format!("undoing {} failed: {}; trying again", planned.id, error.message), None);
             tokio::time::sleep(pause).await;
         }
     }
@@ -238,8 +373,8 @@ impl<'a> Runner<'a> {
     }
 
     fn has_passed_the_point_of_no_return(&self) -> bool {
-        let first = self.plan.steps.iter().position(|step| step.point_of_no_return);
-        first.is_some_and(|first| self.plan.steps[first..].iter().any(|step| self.status(&step.id).needs_undo()))
+        let progress = self.outlet.progress.lock().expect("no panic while progress is held");
+        recovery::has_passed_the_point_of_no_return(&self.plan, &progress)
     }
 }
 

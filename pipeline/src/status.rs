@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     event::{Event, Outcome, What},
-    ids::StepId,
+    ids::{RunId, StepId},
     resource::Resource,
 };
 
@@ -23,6 +23,8 @@ pub enum Status {
     Undoing,
     Undone,
     UndoFailed,
+    /// It is being undone in order to be done anew.
+    Renewing,
 }
 
 /// What may happen to a step; the other half of [`Status::after`].
@@ -35,6 +37,8 @@ pub enum Change {
     BeginUndo,
     Undo,
     FailUndo,
+    BeginRenewal,
+    Renew,
 }
 
 /// A change that a journal must not contain.
@@ -57,9 +61,13 @@ impl Status {
             (S::Started | S::Owned, C::Own) => Some(S::Owned),
             (S::Started | S::Owned, C::Succeed) => Some(S::Succeeded),
             (S::Started | S::Owned, C::Fail) => Some(S::Failed),
-            (S::Started | S::Owned | S::Failed | S::Succeeded | S::Undoing | S::UndoFailed, C::BeginUndo) => {
-                Some(S::Undoing)
-            }
+            (
+                S::Started | S::Owned | S::Failed | S::Succeeded | S::Undoing | S::UndoFailed | S::Renewing,
+                C::BeginUndo,
+            ) => Some(S::Undoing),
+            // Something it made exists on the machine that died alone, or is of no use on this one.
+            (S::Started | S::Owned | S::Failed | S::Succeeded | S::Renewing, C::BeginRenewal) => Some(S::Renewing),
+            (S::Renewing, C::Renew) => Some(S::Pending),
             (S::Undoing, C::Undo) => Some(S::Undone),
             (S::Undoing, C::FailUndo) => Some(S::UndoFailed),
             _ => None,
@@ -91,6 +99,8 @@ pub struct StepState {
     pub resources: Vec<Resource>,
     pub output: Option<serde_json::Value>,
     pub seconds: f64,
+    /// How often the step has been made anew: its client token is another each time.
+    pub renewals: u32,
 }
 
 impl Progress {
@@ -107,6 +117,15 @@ impl Progress {
         self.steps.get(step).map_or(Status::Pending, |state| state.status)
     }
 
+    /// The client token of a step's creating call: the same for every attempt until the step is made anew.
+    pub fn token(&self, run: &RunId, step: &StepId) -> String {
+        let renewals = self.steps.get(step).map_or(0, |state| state.renewals);
+        match renewals {
+            0 => run.token(step),
+            again => run.token(&StepId::new(format!("{step}#{again}"))),
+        }
+    }
+
     /// Takes one event into account. Passing events change nothing.
     pub fn apply(&mut self, what: &What) -> Result<(), IllegalChange> {
         let (step, change) = match what {
@@ -117,6 +136,8 @@ impl Progress {
             What::UndoStarted { step, .. } => (step, Change::BeginUndo),
             What::UndoSucceeded { step } => (step, Change::Undo),
             What::UndoFailed { step, .. } => (step, Change::FailUndo),
+            What::StepRenewing { step, .. } => (step, Change::BeginRenewal),
+            What::StepRenewed { step } => (step, Change::Renew),
             What::RunFinished { outcome, .. } => {
                 self.outcome = Some(*outcome);
                 return Ok(());
@@ -141,6 +162,11 @@ impl Progress {
             }
             What::StepFailed { seconds, .. } => state.seconds = *seconds,
             What::UndoSucceeded { .. } => state.resources.clear(),
+            What::StepRenewed { .. } => {
+                state.resources.clear();
+                state.output = None;
+                state.renewals += 1;
+            }
             _ => {}
         }
         Ok(())

@@ -19,8 +19,13 @@ pub trait Step: Send + Sync {
 }
 
 /// Makes a step that can run from a step that is planned.
+#[async_trait]
 pub trait Steps: Send + Sync {
     /// # Errors
     /// The action was planned by another version of the tool.
     fn step(&self, planned: &PlannedStep) -> Result<Box<dyn Step>, StepError>;
+
+    /// Looks at what a failed step leaves, and keeps what it finds, before the unwind takes it away. It changes nothing
+    /// that was there, and what goes wrong in it is no news beside the failure itself.
+    async fn examine(&self, _failed: &PlannedStep, _context: &StepContext) {}
 }

@@ -1,8 +1,9 @@
 //! Where journals, plans and locks are kept: objects with compare-and-swap. S3 in use, memory in tests.
 
-use std::{collections::BTreeMap, sync::Mutex};
+use std::{collections::BTreeMap, sync::Mutex, time::Duration};
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 
 /// What a store answers to a read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -10,6 +11,8 @@ pub struct Object {
     pub bytes: Vec<u8>,
     /// Changes with every write of the object.
     pub tag: String,
+    /// How long ago it was written, by the store's own clock: readers' clocks may be wrong. To a second, as S3 tells it.
+    pub age: Duration,
 }
 
 /// Why a store did not do it.
@@ -46,20 +49,27 @@ pub trait Store: Send + Sync {
 /// A store in memory, for tests.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
-    objects: Mutex<(u64, BTreeMap<String, Object>)>,
+    objects: Mutex<(u64, BTreeMap<String, Written>)>,
+}
+
+#[derive(Debug)]
+struct Written {
+    bytes: Vec<u8>,
+    tag: String,
+    at: Instant,
 }
 
 impl MemoryStore {
-    fn with<T>(&self, act: impl FnOnce(&mut u64, &mut BTreeMap<String, Object>) -> T) -> T {
+    fn with<T>(&self, act: impl FnOnce(&mut u64, &mut BTreeMap<String, Written>) -> T) -> T {
         let mut objects = self.objects.lock().expect("no panic while the objects are held");
         let (writes, map) = &mut *objects;
         act(writes, map)
     }
 
-    fn put(writes: &mut u64, map: &mut BTreeMap<String, Object>, key: &str, bytes: Vec<u8>) -> String {
+    fn put(writes: &mut u64, map: &mut BTreeMap<String, Written>, key: &str, bytes: Vec<u8>) -> String {
         *writes += 1;
         let tag = writes.to_string();
-        map.insert(key.to_owned(), Object { bytes, tag: tag.clone() });
+        map.insert(key.to_owned(), Written { bytes, tag: tag.clone(), at: Instant::now() });
         tag
     }
 }
@@ -81,7 +91,10 @@ impl Store for MemoryStore {
     }
 
     async fn read(&self, key: &str) -> Result<Option<Object>, StoreError> {
-        Ok(self.with(|_, map| map.get(key).cloned()))
+        Ok(self.with(|_, map| {
+            let there = map.get(key)?;
+            Some(Object { bytes: there.bytes.clone(), tag: there.tag.clone(), age: there.at.elapsed() })
+        }))
     }
 
     async fn remove(&self, key: &str, tag: &str) -> Result<(), StoreError> {

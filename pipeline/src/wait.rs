@@ -1,9 +1,8 @@
 //! Waiting with a deadline, for what has to be seen several times in a row.
 
-use std::{
-    future::Future,
-    time::{Duration, Instant},
-};
+use std::{future::Future, time::Duration};
+
+use tokio::time::Instant;
 
 use crate::{
     context::StepContext,

@@ -128,7 +128,7 @@ pub struct LaunchBuilder {
 impl LaunchBuilder {
     pub async fn run(&self, clients: &Clients, context: &StepContext) -> Result<Value, StepError> {
         let lease = SignedDuration::from_secs(i64::try_from(self.lease_seconds).unwrap_or(i64::MAX));
-        let expires = Timestamp::now().saturating_add(lease).unwrap_or(Timestamp::MAX);
+        let expires = context.now().saturating_add(lease).unwrap_or(Timestamp::MAX);
         let groups = [self.security_group.clone()];
         let key = key_name(context.run());
         let launch = servers::Launch {

@@ -117,6 +117,14 @@ pub struct RunBuild {
 
 impl RunBuild {
     pub async fn run(&self, site: &Site, shop: &Workshop, context: &StepContext) -> Result<Value, StepError> {
+        let here = source(site).await?.inputs;
+        if here != self.inputs {
+            return Err(StepError::new(
+                ErrorKind::Changed,
+                "the source here is not the one that this run was planned for",
+            )
+            .hint("deploy anew, or go on with the run where that source is checked out"));
+        }
         let engine = connect().await?;
         let root = self.root(site, &engine, context).await?;
         let spec = BuildSpec::new(&site.pipeline.app, &site.folder, &self.build, root);

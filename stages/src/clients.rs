@@ -1,11 +1,17 @@
 //! The one way to the cloud: SDK clients over HTTP. The local region differs from AWS by its endpoint alone.
 
-use std::time::Duration;
+use std::{fmt, sync::Arc, time::Duration};
 
-use alcedo_pipeline::file::Aws;
+use alcedo_pipeline::{
+    clock::{Clock, SystemClock},
+    file::Aws,
+    lock::Fence,
+};
 use aws_config::{BehaviorVersion, Region, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
 use aws_credential_types::Credentials;
 use aws_smithy_http_client::tls;
+
+use crate::guard::{Guard, StoreClock};
 
 /// A local region that runs: where it is and the keys it knows.
 #[derive(Debug, Clone)]
@@ -33,6 +39,19 @@ pub struct Clients {
     /// The endpoint, where it is not AWS's own.
     pub endpoint: Option<String>,
     pub region: Option<String>,
+    pub store_clock: StoreClock,
+    pub clock: SharedClock,
+    config: SdkConfig,
+}
+
+/// A clock that can be shown.
+#[derive(Clone)]
+pub struct SharedClock(pub Arc<dyn Clock>);
+
+impl fmt::Debug for SharedClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SharedClock({})", self.0.now())
+    }
 }
 
 impl Clients {
@@ -69,18 +88,29 @@ impl Clients {
             }
         }
         let config = loader.load().await;
-        Self::from_config(&config)
+        Self::of(config, Arc::new(SystemClock), None)
     }
 
-    fn from_config(config: &SdkConfig) -> Self {
+    /// Clients of an SDK configuration: another endpoint, HTTP client or clock than this machine's.
+    pub fn of(config: SdkConfig, clock: Arc<dyn Clock>, fence: Option<&Fence>) -> Self {
         let endpoint = config.endpoint_url().map(str::to_owned);
+        let store_clock = StoreClock::new(clock.clone());
         // A bucket in the host name needs wildcard DNS, which no endpoint but AWS's has.
-        let s3 = aws_sdk_s3::config::Builder::from(config).force_path_style(endpoint.is_some()).build();
+        let mut s3 = aws_sdk_s3::config::Builder::from(&config)
+            .force_path_style(endpoint.is_some())
+            .interceptor(store_clock.clone());
+        let mut ec2 = aws_sdk_ec2::config::Builder::from(&config);
+        let mut elb = aws_sdk_elasticloadbalancingv2::config::Builder::from(&config);
+        if let Some(fence) = fence {
+            s3 = s3.interceptor(Guard(fence.clone()));
+            ec2 = ec2.interceptor(Guard(fence.clone()));
+            elb = elb.interceptor(Guard(fence.clone()));
+        }
         Self {
-            ec2: aws_sdk_ec2::Client::new(config),
-            elb: aws_sdk_elasticloadbalancingv2::Client::new(config),
-            s3: aws_sdk_s3::Client::from_conf(s3),
-            sts: aws_sdk_sts::Client::new(config),
+            ec2: aws_sdk_ec2::Client::from_conf(ec2.build()),
+            elb: aws_sdk_elasticloadbalancingv2::Client::from_conf(elb.build()),
+            s3: aws_sdk_s3::Client::from_conf(s3.build()),
+            sts: aws_sdk_sts::Client::new(&config),
             http: reqwest::Client::builder()
                 .connect_timeout(Duration::from_secs(5))
                 .timeout(ATTEMPT)
@@ -92,7 +122,16 @@ impl Clients {
                 .expect("a client without custom certificates can be built"),
             endpoint,
             region: config.region().map(ToString::to_string),
+            store_clock,
+            clock: SharedClock(clock),
+            config,
         }
+    }
+
+    /// The same clients, through which nothing is changed once the environment's lease no longer holds.
+    #[must_use]
+    pub fn guarded_by(&self, fence: &Fence) -> Self {
+        Self { http: self.http.clone(), ..Self::of(self.config.clone(), self.clock.0.clone(), Some(fence)) }
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use alcedo_pipeline::error::{ErrorKind, StepError};
+use alcedo_pipeline::{
+    error::{ErrorKind, StepError},
+    lock::LeaseLost,
+};
 use aws_credential_types::provider::error::CredentialsError;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
@@ -19,6 +22,8 @@ pub struct CloudError {
     pub effect_unknown: bool,
     /// Whether it was never sent, because nobody gave credentials.
     pub no_credentials: bool,
+    /// Whether it was never sent, because this process no longer holds the environment.
+    pub lease_lost: bool,
 }
 
 impl fmt::Display for CloudError {
@@ -40,14 +45,17 @@ impl CloudError {
     {
         let code = error.code().map(str::to_owned);
         let message = error.message().map(str::to_owned);
-        let effect_unknown =
+        let unanswered =
             matches!(error, SdkError::TimeoutError(_) | SdkError::DispatchFailure(_) | SdkError::ResponseError(_));
-        let no_credentials = has_no_credentials(&error);
+        let no_credentials = is_because_of::<CredentialsError>(&error);
+        let lease_lost = is_because_of::<LeaseLost>(&error);
+        let effect_unknown =
+            (unanswered || code.as_deref().is_some_and(says_nothing)) && !no_credentials && !lease_lost;
         let detail = message.unwrap_or_else(|| match code {
             Some(_) => "without a word of explanation".to_owned(),
             None => chain(&error),
         });
-        Self { code, doing: doing.into(), detail, effect_unknown: effect_unknown && !no_credentials, no_credentials }
+        Self { code, doing: doing.into(), detail, effect_unknown, no_credentials, lease_lost }
     }
 
     /// Whether AWS answered with this code.
@@ -56,8 +64,13 @@ impl CloudError {
     }
 }
 
-fn has_no_credentials(error: &(dyn std::error::Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |error| error.source()).any(|error| error.is::<CredentialsError>())
+fn is_because_of<E: std::error::Error + 'static>(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(|error| error.is::<E>())
+}
+
+/// Codes after which nobody knows whether the call had its effect (EC2 and ELB API references, *Common errors*).
+fn says_nothing(code: &str) -> bool {
+    matches!(code, "InternalError" | "InternalFailure" | "ServiceUnavailable" | "Unavailable")
 }
 
 /// The deepest causes say most: "connection refused" stands at the end of the chain.
@@ -76,7 +89,8 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 impl From<CloudError> for StepError {
     fn from(error: CloudError) -> Self {
-        let mut step = StepError::new(ErrorKind::Service, format!("could not {}", error.doing));
+        let kind = if error.lease_lost { ErrorKind::LeaseLost } else { ErrorKind::Service };
+        let mut step = StepError::new(kind, format!("could not {}", error.doing));
         if let Some(hint) = hint(&error) {
             step = step.hint(hint);
         }

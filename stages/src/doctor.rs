@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::{
@@ -138,7 +137,7 @@ async fn clock(site: &Site) -> Finding {
             fix: vec!["check that the clock is synchronised (`timedatectl`)".into()],
         };
     };
-    let off = Timestamp::now().duration_since(theirs).unsigned_abs();
+    let off = site.now().duration_since(theirs).unsigned_abs();
     let detail = format!("{} s from the endpoint's", off.as_secs());
     let fix = vec![
         "synchronise the clock (`timedatectl set-ntp true`): AWS refuses signatures more than 5 minutes off".to_owned(),

@@ -1,14 +1,17 @@
 //! One run from lock to release.
 
-use std::os::unix::fs::MetadataExt;
+use std::{os::unix::fs::MetadataExt, time::Duration};
 
 use alcedo_pipeline::{
-    event::{Event, What},
+    error::StepError,
+    event::{Event, Outcome, What},
     ids::RunId,
     journal::{Journal, JournalError},
-    lock::{Lock, LockError},
+    lock::{Claim, Ended, Lease, LeaseLost, Lock, LockError},
     plan::Plan,
-    runner::{Direction, Ending, Runner},
+    process::Process,
+    recovery::Refusal,
+    runner::{Direction, Ending, Ground, Halt, Runner},
     status::{IllegalChange, Progress},
     store::StoreError,
     version::Version,
@@ -22,6 +25,7 @@ use crate::{
     facts::{self, Facts, FactsError, Request},
     planner::{self, PlanError, Scope},
     publish,
+    recover::{self, Taken},
     site::Site,
     sweep,
     workshop::Workshop,
@@ -38,41 +42,124 @@ pub enum RunError {
     Plan(#[from] PlanError),
     #[error(transparent)]
     Journal(#[from] JournalError),
-    #[error("the journal of the run contradicts itself")]
-    Illegal(#[from] IllegalChange),
+    #[error("run {run} was stopped in the middle")]
+    LeaseLost {
+        run: RunId,
+        #[source]
+        source: LeaseLost,
+    },
+    #[error("the journal of run {run} contradicts itself")]
+    Illegal {
+        run: RunId,
+        #[source]
+        source: IllegalChange,
+    },
     #[error("the bucket could not be used")]
     Store(#[from] StoreError),
     #[error(transparent)]
-    Workshop(#[from] alcedo_pipeline::error::StepError),
+    Step(#[from] StepError),
+    #[error("run {run} cannot be taken up")]
+    Refused {
+        run: RunId,
+        #[source]
+        source: Refusal,
+    },
+    #[error("run {run} of environment {theirs} is not of {ours}")]
+    OtherEnvironment { run: RunId, theirs: String, ours: String },
+    #[error("there is no run of {environment} to go on with: every one has come to its end")]
+    NothingOpen { environment: String },
+    #[error("run {run} is stuck, and has to be finished or undone before another can begin")]
+    StuckBefore { run: RunId },
+    #[error("stopped before anything was changed")]
+    Stopped,
+}
+
+impl RunError {
+    pub(crate) fn of_halt(halt: Halt, run: &RunId) -> Self {
+        match halt {
+            Halt::Journal(error) => Self::Journal(error),
+            Halt::LeaseLost(source) => Self::LeaseLost { run: run.clone(), source },
+        }
+    }
+}
+
+/// What is to be known while a run is being prepared.
+#[derive(Debug, Clone)]
+pub enum Notice {
+    /// Somebody else holds the environment, and is waited for.
+    Waiting(Box<Lease>),
+    /// The lock of a process that died was taken over.
+    TookOver(Box<Lease>, Ended),
+    /// A run that had not come to its end is being brought to one.
+    Settling {
+        run: RunId,
+        direction: Direction,
+    },
+    Settled {
+        run: RunId,
+        outcome: Outcome,
+    },
+    /// Something that a run that died had left is gone.
+    Swept(String),
+}
+
+/// How a run is wanted.
+pub struct Order<'a> {
+    /// For whoever finds the environment held: `deploy`.
+    pub reason: &'a str,
+    /// How long to wait for whoever holds it.
+    pub patience: Duration,
+    /// Ends when somebody wants it no longer.
+    pub stop: &'a CancellationToken,
+    pub tell: &'a (dyn Fn(Notice) + Send + Sync),
 }
 
 /// Observes and plans; changes nothing.
 pub async fn plan(site: &Site, request: &Request) -> Result<(Plan, Facts), RunError> {
-    let now = Timestamp::now();
+    let now = site.now();
     let facts = facts::observe(site, request).await?;
-    let plan =
-        planner::plan(&scope(site, RunId::new(now, rand::random()), now, free_version(&facts, now)), request, &facts)?;
+    let scope = scope(site, new_run(site, now), now, free_version(&facts, now));
+    let plan = planner::plan(&scope, request, &facts)?;
     Ok((plan, facts))
 }
 
 /// A run that holds the environment's lock and has its plan.
 pub struct Prepared {
     pub plan: Plan,
-    pub facts: Facts,
-    site: Site,
-    workshop: Workshop,
+    work: Work,
+    hands: Hands,
     lock: Lock,
 }
 
-/// Takes the lock, then observes and plans under it, so that nothing planned can be made stale by another run.
-pub async fn prepare(site: &Site, request: &Request, reason: &str) -> Result<Prepared, RunError> {
+/// What is to be done with the plan.
+pub(crate) enum Work {
+    Begin,
+    Go(Box<Taken>),
+}
+
+/// What a run works with.
+pub(crate) struct Hands {
+    /// Where the journal is kept: as long as the store answers, whoever holds the run.
+    pub plain: Site,
+    /// Nothing is changed through it without the lease.
+    pub guarded: Site,
+    pub workshop: Workshop,
+}
+
+/// Takes the lock, settles what is open, then observes and plans under it, so that nothing planned can be made stale by
+/// another run.
+///
+/// # Errors
+/// Nothing of the run was begun; the lock was given back.
+pub async fn prepare(site: &Site, request: &Request, order: &Order<'_>) -> Result<Prepared, RunError> {
     // Before anything is taken that would have to be given back.
     let workshop = Workshop::open()?;
-    let now = Timestamp::now();
-    let run = RunId::new(now, rand::random());
-    let lock = Lock::acquire(site.store.clone(), &site.lock_key(), &run, &holder(), reason).await?;
-    match prepare_locked(site, request, run, now).await {
-        Ok((plan, facts)) => Ok(Prepared { plan, facts, site: site.clone(), workshop, lock }),
+    let now = site.now();
+    let run = new_run(site, now);
+    let lock = acquire(site, &run, order).await?;
+    let hands = Hands { plain: site.clone(), guarded: site.guarded_by(lock.fence()), workshop };
+    match prepare_locked(&hands, &lock, request, run, now, order).await {
+        Ok(plan) => Ok(Prepared { plan, work: Work::Begin, hands, lock }),
         Err(error) => {
             lock.release().await?;
             Err(error)
@@ -80,20 +167,93 @@ pub async fn prepare(site: &Site, request: &Request, reason: &str) -> Result<Pre
     }
 }
 
-async fn prepare_locked(site: &Site, request: &Request, run: RunId, now: Timestamp) -> Result<(Plan, Facts), RunError> {
-    let swept = sweep::leases(site).await?;
-    let facts = facts::observe(site, request).await?;
+/// Takes up a run that has not come to its end: the newest, where none is named.
+///
+/// # Errors
+/// It cannot be taken up in this way; the lock was given back.
+pub async fn take_up(
+    site: &Site,
+    run: Option<&RunId>,
+    wish: alcedo_pipeline::recovery::Wish,
+    order: &Order<'_>,
+) -> Result<TakenUp, RunError> {
+    let workshop = Workshop::open()?;
+    let run = match run {
+        Some(run) => run.clone(),
+        None => recover::newest_open(site).await?,
+    };
+    let lock = acquire(site, &run, order).await?;
+    let hands = Hands { plain: site.clone(), guarded: site.guarded_by(lock.fence()), workshop };
+    match recover::take(&hands, &run, wish).await {
+        Ok(recover::Found::Ended(plan, outcome)) => {
+            lock.release().await?;
+            Ok(TakenUp::Ended(plan, outcome))
+        }
+        Ok(recover::Found::Open(plan, taken)) => {
+            Ok(TakenUp::Ready(Prepared { plan, work: Work::Go(taken), hands, lock }))
+        }
+        Err(error) => {
+            lock.release().await?;
+            Err(error)
+        }
+    }
+}
+
+/// A run that was asked for by its name.
+pub enum TakenUp {
+    /// There is nothing to do.
+    Ended(Plan, Outcome),
+    Ready(Prepared),
+}
+
+async fn acquire(site: &Site, run: &RunId, order: &Order<'_>) -> Result<Lock, RunError> {
+    let claim = Claim {
+        run: run.clone(),
+        holder: holder(),
+        reason: order.reason.to_owned(),
+        nonce: format!("{:016x}", site.random()),
+        process: Process::current(),
+    };
+    let key = site.lock_key();
+    let waiting = |lease: &Lease| (order.tell)(Notice::Waiting(Box::new(lease.clone())));
+    let lock = tokio::select! {
+        lock = Lock::acquire_within(site.store.clone(), &key, &claim, site.clock(), order.patience, waiting) => lock?,
+        // What a call under way may still write ends by itself, or is found to be a dead process's.
+        () = order.stop.cancelled() => return Err(RunError::Stopped),
+    };
+    if let Some((lease, why)) = &lock.taken_over {
+        (order.tell)(Notice::TookOver(Box::new(lease.clone()), *why));
+    }
+    Ok(lock)
+}
+
+async fn prepare_locked(
+    hands: &Hands,
+    lock: &Lock,
+    request: &Request,
+    run: RunId,
+    now: Timestamp,
+    order: &Order<'_>,
+) -> Result<Plan, RunError> {
+    let site = &hands.guarded;
+    recover::settle(hands, lock, order).await?;
+    for what in sweep::leases(site).await? {
+        (order.tell)(Notice::Swept(what));
+    }
+    let facts = tokio::select! {
+        facts = facts::observe(site, request) => facts?,
+        () = order.stop.cancelled() => return Err(RunError::Stopped),
+    };
     let mut version = free_version(&facts, now);
     loop {
-        let mut plan = planner::plan(&scope(site, run.clone(), now, version), request, &facts)?;
-        plan.notes.splice(0..0, swept.iter().map(|what| format!("sweep: {what}")));
+        let plan = planner::plan(&scope(site, run.clone(), now, version), request, &facts)?;
         let builds = plan.steps.iter().any(|step| step.id.as_str() == crate::build::RUN);
         if !builds {
-            return Ok((plan, facts));
+            return Ok(plan);
         }
         // Another environment's run may build in the same second: whoever reserves the name first has it.
         match publish::reserve(site, version, run.as_str()).await {
-            Ok(()) => return Ok((plan, facts)),
+            Ok(()) => return Ok(plan),
             Err(StoreError::Conflict { .. }) => version = version.next(),
             Err(error) => return Err(error.into()),
         }
@@ -101,55 +261,101 @@ async fn prepare_locked(site: &Site, request: &Request, run: RunId, now: Timesta
 }
 
 impl Prepared {
+    /// Who may change anything, and until when.
+    pub fn lease(&self) -> &Lease {
+        self.lock.lease()
+    }
+
+    pub fn site(&self) -> &Site {
+        &self.hands.plain
+    }
+
+    /// Whether it is another process's run.
+    pub fn is_taken_up(&self) -> bool {
+        matches!(self.work, Work::Go(_))
+    }
+
+    /// What the run's journal holds already.
+    pub fn history(&self) -> &[Event] {
+        match &self.work {
+            Work::Begin => &[],
+            Work::Go(taken) => &taken.events,
+        }
+    }
+
     /// Goes through the plan. A lock that is lost on the way stops the run before its next change.
+    ///
+    /// # Errors
+    /// The run stands where it is, for whoever goes on with it.
     pub async fn run(
         self,
         events: mpsc::UnboundedSender<Event>,
         cancel: CancellationToken,
     ) -> Result<Ending, RunError> {
-        let Self { plan, site, workshop, lock, .. } = self;
-        let result = run_locked(&site, plan, workshop, &lock, events, cancel).await;
+        let Self { plan, work, hands, lock } = self;
+        let result = drive(&hands, &lock, plan, work, events, cancel).await;
         // A lease that cannot be given back ends by itself; the run's own ending is the news.
         let _ = lock.release().await;
         result
     }
 
     /// Gives the lock and a reserved version back without doing anything.
+    ///
+    /// # Errors
+    /// The reservation is left to the next run.
     pub async fn abandon(self) -> Result<(), RunError> {
-        publish::give_back(&self.site, self.plan.version, self.plan.run.as_str()).await?;
+        if matches!(self.work, Work::Begin) {
+            publish::give_back(&self.hands.guarded, self.plan.version, self.plan.run.as_str()).await?;
+        }
         Ok(self.lock.release().await?)
     }
 }
 
-async fn run_locked(
-    site: &Site,
-    plan: Plan,
-    workshop: Workshop,
+/// Goes through a plan under a lock that is held.
+pub(crate) async fn drive(
+    hands: &Hands,
     lock: &Lock,
+    plan: Plan,
+    work: Work,
     events: mpsc::UnboundedSender<Event>,
     cancel: CancellationToken,
 ) -> Result<Ending, RunError> {
-    let steps = SiteSteps { site: site.clone(), workshop };
-    let journal = Journal::begin(site.store.clone(), &site.root, &plan).await?;
-    let opening = What::RunStarted {
-        app: plan.app.clone(),
-        environment: plan.environment.clone(),
-        purpose: plan.purpose,
-        version: plan.version,
-        host: holder(),
-        tool: crate::TOOL.to_owned(),
+    let Hands { plain, guarded, workshop } = hands;
+    let steps = SiteSteps { site: guarded.clone(), workshop: workshop.clone() };
+    let run = plan.run.clone();
+    let ground = Ground { clock: plain.clock(), fence: Some(lock.fence().clone()) };
+    let (host, tool) = (holder(), crate::TOOL.to_owned());
+    let ended = match work {
+        Work::Begin => {
+            let opening = What::RunStarted {
+                app: plan.app.clone(),
+                environment: plan.environment.clone(),
+                purpose: plan.purpose,
+                version: plan.version,
+                host,
+                tool,
+            };
+            let journal = Journal::begin(plain.store.clone(), &plain.root, &plan, &lock.lease().nonce).await?;
+            let runner = Runner::new(plan, &steps, journal, Progress::default(), ground, events, cancel);
+            runner.run(opening, Direction::Forward).await
+        }
+        Work::Go(taken) => {
+            let (journal, _) = Journal::resume(plain.store.clone(), &plain.root, &run, &lock.lease().nonce).await?;
+            let opening = What::RunResumed { host, tool };
+            let runner = Runner::new(plan, &steps, journal, taken.progress, ground, events, cancel);
+            match taken.course {
+                recover::Course::Forward { renewals } => runner.resume(opening, &renewals).await,
+                recover::Course::Back => runner.run(opening, Direction::Back).await,
+                recover::Course::WriteOff => runner.write_off(opening).await,
+            }
+        }
     };
-    let stop = cancel.child_token();
-    let runner = Runner::new(plan, &steps, journal, Progress::default(), events, stop.clone());
-    let watch = async {
-        lock.lost().cancelled().await;
-        stop.cancel();
-        std::future::pending::<()>().await
-    };
-    tokio::select! {
-        ending = runner.run(opening, Direction::Forward) => Ok(ending?),
-        () = watch => unreachable!("the watch never ends"),
-    }
+    ended.map_err(|halt| RunError::of_halt(halt, &run))
+}
+
+fn new_run(site: &Site, now: Timestamp) -> RunId {
+    // Four digits of it: see RunId.
+    RunId::new(now, (site.random() & 0xffff) as u16)
 }
 
 fn scope(site: &Site, run: RunId, now: Timestamp, new_version: Version) -> Scope<'_> {

@@ -183,7 +183,7 @@ pub async fn observe(site: &Site, request: &Request) -> Result<Facts, FactsError
     if let Some(version) = pinned(request, &fleets)
         && fleets.iter().any(|fleet| fleet.version == version && fleet.is_held())
     {
-        return Ok(Facts::of_traffic_alone(balancer, fleets, used_elsewhere));
+        return Ok(Facts::of_traffic_alone(balancer, fleets, used_elsewhere, site.now()));
     }
     let (network, base, images, versions, own_address) = futures::try_join!(
         network::observe(site),
@@ -212,7 +212,7 @@ pub async fn observe(site: &Site, request: &Request) -> Result<Facts, FactsError
         Some(manifest) => Some(crate::bake::fingerprint(site, &base, &manifest.sha256, manifest.version)?),
         None => None,
     };
-    let observed_at = Timestamp::now();
+    let observed_at = site.now();
     Ok(Facts {
         balancer,
         fleets,
@@ -232,7 +232,12 @@ pub async fn observe(site: &Site, request: &Request) -> Result<Facts, FactsError
 impl Facts {
     /// Where a held fleet only has to get the traffic back, nothing else is looked at, so that nothing else can stand in
     /// the way: no base image, no bucket's content, no address of this machine.
-    fn of_traffic_alone(balancer: Balancer, fleets: Vec<Fleet>, used_elsewhere: Vec<Version>) -> Self {
+    fn of_traffic_alone(
+        balancer: Balancer,
+        fleets: Vec<Fleet>,
+        used_elsewhere: Vec<Version>,
+        observed_at: Timestamp,
+    ) -> Self {
         Self {
             balancer,
             fleets,
@@ -245,7 +250,7 @@ impl Facts {
             source: None,
             fingerprint: None,
             release: None,
-            observed_at: Timestamp::now(),
+            observed_at,
         }
     }
 }

@@ -1,9 +1,6 @@
 //! Hold: blue stays registered and healthy for a while, so that going back is one call.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use alcedo_pipeline::{
     context::StepContext,
@@ -15,6 +12,7 @@ use aws_sdk_elasticloadbalancingv2::types::Tag;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::{clients::Clients, cloud_error::CloudError, flip::Group, probes::FrontDoor, tags};
 
@@ -45,7 +43,7 @@ pub struct HeldBefore {
 impl MarkHeld {
     pub async fn run(&self, clients: &Clients, context: &StepContext) -> Result<Value, StepError> {
         let span = SignedDuration::try_from(self.span.duration()).unwrap_or(SignedDuration::MAX);
-        let until = Timestamp::now().saturating_add(span).unwrap_or(Timestamp::MAX);
+        let until = context.now().saturating_add(span).unwrap_or(Timestamp::MAX);
         if let Some(blue) = &self.blue {
             tag(clients, blue, tags::HELD_UNTIL, Some(until.to_string())).await?;
         }

@@ -4,12 +4,7 @@
 //! tag. **Guarantees.** A rule has one address (/32) and one port, never 0.0.0.0/0. A rule that somebody else made is used, but never
 //! revoked. **Caveats.** Authorizing has no client token: after a lost answer the rule is looked for, not made again.
 
-use std::{
-    collections::BTreeSet,
-    net::Ipv4Addr,
-    sync::Mutex,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, net::Ipv4Addr, sync::Mutex, time::Duration};
 
 use alcedo_pipeline::{
     context::StepContext,
@@ -22,6 +17,7 @@ use aws_sdk_ec2::types::{Filter, IpPermission, IpRange, ResourceType, SecurityGr
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::{
     action::Action,
@@ -110,7 +106,7 @@ impl OpenIngress {
 
     async fn authorize(&self, clients: &Clients, context: &StepContext, port: u16) -> Result<String, CloudError> {
         let lease = SignedDuration::from_secs(i64::try_from(self.lease_seconds).unwrap_or(i64::MAX));
-        let expires = Timestamp::now().saturating_add(lease).unwrap_or(Timestamp::MAX);
+        let expires = context.now().saturating_add(lease).unwrap_or(Timestamp::MAX);
         let range = IpRange::builder()
             .cidr_ip(format!("{}/32", self.address))
             .description(format!("alcedo run {} until {}", context.run(), expires.strftime("%Y-%m-%dT%H:%M:%SZ")))

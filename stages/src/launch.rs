@@ -31,6 +31,8 @@ use crate::{
 /// Step names that other steps read from.
 pub const TARGET_GROUP: &str = "launch/target-group";
 pub const INSTANCES: &str = "launch/instances";
+pub const REGISTER: &str = "launch/register";
+pub const HEALTHY: &str = "launch/healthy";
 
 /// How many healthy readings in a row count: DescribeTargetHealth answers from a view that lags.
 const HEALTHY_IN_A_ROW: u32 = 2;

@@ -3,11 +3,7 @@
 //! AWS publishes no bound for how long a balancer node may lag behind a change, and nodes switch one after another. So
 //! every node is asked until a whole quiet period has gone by without a wrong answer; each wrong one starts it anew.
 
-use std::{
-    collections::BTreeMap,
-    sync::Mutex,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, sync::Mutex, time::Duration};
 
 use alcedo_pipeline::{
     context::StepContext,
@@ -18,6 +14,7 @@ use alcedo_pipeline::{
 use alcedo_smoke_tests::same_version;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::probes::FrontDoor;
 

@@ -1,23 +1,34 @@
 //! Journals, plans and locks in S3, by its conditional writes.
 
+use std::time::Duration;
+
 use alcedo_pipeline::store::{Object, Store, StoreError};
 use async_trait::async_trait;
-use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use jiff::Timestamp;
 
-use crate::cloud_error::CloudError;
+use crate::{clients::Clients, cloud_error::CloudError, guard::StoreClock};
 
 /// A bucket as a [`Store`].
 #[derive(Debug, Clone)]
 pub struct S3Store {
     client: aws_sdk_s3::Client,
+    clock: StoreClock,
     bucket: String,
 }
 
 impl S3Store {
-    pub fn new(client: aws_sdk_s3::Client, bucket: impl Into<String>) -> Self {
-        Self { client, bucket: bucket.into() }
+    pub fn new(clients: &Clients, bucket: impl Into<String>) -> Self {
+        Self { client: clients.s3.clone(), clock: clients.store_clock.clone(), bucket: bucket.into() }
+    }
+
+    /// How long ago something was written, by S3's clock.
+    fn age(&self, written: Option<&DateTime>) -> Duration {
+        let written = written.and_then(|written| Timestamp::from_second(written.secs()).ok());
+        let age = written.map(|written| self.clock.now().duration_since(written));
+        age.and_then(|age| Duration::try_from(age).ok()).unwrap_or_default()
     }
 }
 
@@ -62,12 +73,13 @@ impl Store for S3Store {
             Err(error) => return Err(failed(key, error)),
         };
         let tag = answer.e_tag().unwrap_or_default().to_owned();
+        let age = self.age(answer.last_modified());
         let bytes = answer
             .body
             .collect()
             .await
             .map_err(|error| StoreError::Unavailable { key: key.to_owned(), source: Box::new(error) })?;
-        Ok(Some(Object { bytes: bytes.to_vec(), tag }))
+        Ok(Some(Object { bytes: bytes.to_vec(), tag, age }))
     }
 
     async fn remove(&self, key: &str, tag: &str) -> Result<(), StoreError> {

@@ -1,11 +1,6 @@
 //! Instances: launching with a token, waiting, reading consoles, ending.
 
-use std::{
-    collections::BTreeMap,
-    net::Ipv4Addr,
-    sync::Mutex,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, net::Ipv4Addr, sync::Mutex, time::Duration};
 
 use alcedo_pipeline::{
     context::StepContext,
@@ -20,6 +15,7 @@ use aws_sdk_ec2::types::{
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use crate::{
     clients::Clients,

@@ -1,8 +1,14 @@
 //! One environment of one file, connected.
 
-use std::{net::Ipv4Addr, path::PathBuf, sync::Arc};
+use std::{
+    net::Ipv4Addr,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
 
-use alcedo_pipeline::{file::Pipeline, store::Store};
+use alcedo_pipeline::{clock::Clock, file::Pipeline, lock::Fence, store::Store};
+use jiff::Timestamp;
+use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use crate::{
     clients::{Clients, LocalEndpoint},
@@ -20,6 +26,8 @@ pub struct Site {
     pub store: Arc<dyn Store>,
     /// `<prefix><app>/`: where everything of the app is kept in the bucket.
     pub root: String,
+    /// Where random names come from.
+    dice: Arc<Mutex<StdRng>>,
 }
 
 impl Site {
@@ -31,7 +39,18 @@ impl Site {
         local: Option<&LocalEndpoint>,
     ) -> Self {
         let clients = Clients::connect(&pipeline.aws, local).await;
-        let store = Arc::new(S3Store::new(clients.s3.clone(), pipeline.publish.bucket.clone()));
+        Self::of(pipeline, environment, folder, clients, StdRng::from_os_rng())
+    }
+
+    /// The same of clients that are connected already; `dice` is where random names come from.
+    pub fn of(
+        pipeline: Pipeline,
+        environment: impl Into<String>,
+        folder: impl Into<PathBuf>,
+        clients: Clients,
+        dice: StdRng,
+    ) -> Self {
+        let store = Arc::new(S3Store::new(&clients, pipeline.publish.bucket.clone()));
         let root = format!("{}{}/", prefix(&pipeline.publish.prefix), pipeline.app);
         Self {
             pipeline: Arc::new(pipeline),
@@ -40,7 +59,29 @@ impl Site {
             clients,
             store,
             root,
+            dice: Arc::new(Mutex::new(dice)),
         }
+    }
+
+    /// The same site, where nothing is changed once the environment's lease no longer holds.
+    #[must_use]
+    pub fn guarded_by(&self, fence: &Fence) -> Self {
+        let clients = self.clients.guarded_by(fence);
+        let store = Arc::new(S3Store::new(&clients, self.bucket()));
+        Self { clients, store, ..self.clone() }
+    }
+
+    pub fn clock(&self) -> Arc<dyn Clock> {
+        self.clients.clock.0.clone()
+    }
+
+    pub fn now(&self) -> Timestamp {
+        self.clients.clock.0.now()
+    }
+
+    /// A random number, for names that nobody else may choose.
+    pub fn random(&self) -> u64 {
+        self.dice.lock().unwrap_or_else(PoisonError::into_inner).random()
     }
 
     pub fn bucket(&self) -> &str {

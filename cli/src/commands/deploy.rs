@@ -4,7 +4,7 @@ use alcedo_pipeline::version::Version;
 use alcedo_stages::facts::Request;
 use clap::Args;
 
-use super::run::run;
+use super::run::{Patience, run};
 use crate::{
     failure::Result,
     session::{Environment, Session},
@@ -22,6 +22,8 @@ A failure, Ctrl-C, SIGTERM or SIGHUP undoes everything the run has made; what is
 pub struct Arguments {
     #[command(flatten)]
     environment: Environment,
+    #[command(flatten)]
+    patience: Patience,
     /// Deploy a published version instead of building what is here
     #[arg(long, value_name = "VERSION")]
     version: Option<Version>,
@@ -33,5 +35,5 @@ pub fn run_command(arguments: &Arguments, session: &Session) -> Result {
         Some(version) => format!("deploy --version {version}"),
         None => "deploy".to_owned(),
     };
-    run(session, &arguments.environment, &request, &reason)
+    run(session, &arguments.environment, arguments.patience, &request, &reason)
 }

@@ -5,9 +5,11 @@ pub mod deploy;
 pub mod doctor;
 pub mod image;
 pub mod init;
+pub mod lock;
 pub mod plan;
 pub mod region;
 pub mod releases;
+pub mod resume;
 pub mod rollback;
 mod run;
 pub mod runs;
@@ -68,12 +70,16 @@ pub enum Command {
     Deploy(deploy::Arguments),
     /// Take an earlier version back into service
     Rollback(rollback::Arguments),
+    /// Finish a run that died, was stopped or got stuck
+    Resume(resume::Arguments),
     /// Show what is in service, what is held, and how healthy it is
     Status(status::Arguments),
     /// List published versions
     Releases(releases::Arguments),
     /// List runs, or show one
     Runs(runs::Arguments),
+    /// Show who holds an environment, or take it away from them
+    Lock(lock::Arguments),
     /// Check everything that a deploy needs, and say how to mend what is not right
     Doctor(doctor::Arguments),
     /// Run, reset or describe the local region
@@ -92,6 +98,8 @@ pub fn run(command: Command, session: &Session) -> Result {
         Command::Plan(arguments) => plan::run(&arguments, session),
         Command::Deploy(arguments) => deploy::run_command(&arguments, session),
         Command::Rollback(arguments) => rollback::run_command(&arguments, session),
+        Command::Resume(arguments) => resume::run_command(&arguments, session),
+        Command::Lock(arguments) => lock::run(&arguments, session),
         Command::Status(arguments) => status::run(&arguments, session),
         Command::Releases(arguments) => releases::run(&arguments, session),
         Command::Runs(arguments) => runs::run(&arguments, session),

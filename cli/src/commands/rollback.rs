@@ -1,10 +1,10 @@
 //! `alcedo rollback`
 
-use alcedo_pipeline::version::Version;
+use alcedo_pipeline::{ids::RunId, recovery::Wish, version::Version};
 use alcedo_stages::facts::Request;
 use clap::Args;
 
-use super::run::run;
+use super::run::{Patience, run, take_up_run};
 use crate::{
     failure::Result,
     session::{Environment, Session},
@@ -15,22 +15,28 @@ use crate::{
 Examples:
   alcedo rollback
   alcedo rollback --env production --to 2026.1119.80000
+  alcedo rollback --run 20261120-190512-7f3a    undo what a run that did not come to its end has made
 
 While the version before is held, going back is one call to the balancer. Later its servers are launched from its image;
 where that is gone, the image is baked again from the artifact.")]
 pub struct Arguments {
     #[command(flatten)]
     environment: Environment,
+    #[command(flatten)]
+    patience: Patience,
     /// Go back to this version [default: the one in service before]
     #[arg(long, value_name = "VERSION")]
     to: Option<Version>,
+    /// Undo this run, which died, was stopped or got stuck, instead of going to another version
+    #[arg(long, value_name = "RUN", conflicts_with = "to")]
+    run: Option<RunId>,
 }
 
 pub fn run_command(arguments: &Arguments, session: &Session) -> Result {
-    let request = Request::Rollback { to: arguments.to };
-    let reason = match arguments.to {
-        Some(version) => format!("rollback --to {version}"),
-        None => "rollback".to_owned(),
-    };
-    run(session, &arguments.environment, &request, &reason)
+    let Arguments { environment, patience, to, run: undo } = arguments;
+    if undo.is_some() {
+        return take_up_run(session, environment, *patience, undo.as_ref(), Wish::GoBack);
+    }
+    let reason = to.map_or_else(|| "rollback".to_owned(), |version| format!("rollback --to {version}"));
+    run(session, environment, *patience, &Request::Rollback { to: *to }, &reason)
 }

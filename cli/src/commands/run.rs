@@ -1,47 +1,151 @@
-//! One run, from the request to the summary: what `deploy` and `rollback` have in common.
+//! One run, from the request to the summary: what `deploy`, `rollback` and `resume` have in common.
 
-use alcedo_pipeline::{journal::Record, report::Report};
+use std::time::Duration;
+
+use alcedo_pipeline::{event::Outcome, journal::Record, recovery::Wish, report::Report, runner::Direction};
 use alcedo_stages::{
-    execute::{Prepared, prepare},
-    facts::{Request, public_url},
+    execute::{Notice, Order, Prepared, RunError, TakenUp, prepare, take_up},
+    facts::{self, Request, public_url},
+    site::Site,
 };
+use clap::Args;
 use tokio::sync::mpsc;
 
 use crate::{
     exit_code::ExitCode,
     failure::{Failure, Result},
+    output::Output,
     problems::of_run,
     render::{Show, summary::Aftermath},
     session::{Environment, Session},
     signals::Signals,
+    words::moment,
 };
 
+/// `--wait`, where a command takes the environment's lock.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Patience {
+    /// Wait this long for another run to end, such as 90s, 10m or 1h [default: do not wait]
+    #[arg(long, value_name = "DURATION", value_parser = span, default_value = "0s", hide_default_value = true)]
+    wait: Duration,
+}
+
+fn span(text: &str) -> std::result::Result<Duration, String> {
+    text.parse::<alcedo_pipeline::units::Span>().map(|span| span.duration()).map_err(|error| error.to_string())
+}
+
 /// Does what is asked in one environment, shows it, and says how it ended.
-pub fn run(session: &Session, environment: &Environment, request: &Request, reason: &str) -> Result {
+pub fn run(
+    session: &Session,
+    environment: &Environment,
+    patience: Patience,
+    request: &Request,
+    reason: &str,
+) -> Result {
     session.block_on(async {
         let mut signals = Signals::listen()?;
         let site = signals.or_stop(session.site(environment)).await?;
-        // Let finish although a signal came in: it takes the lock, which has to be given back.
-        let prepared = prepare(&site, request, reason).await.map_err(|error| of_run(&error))?;
-        if let Some(signal) = signals.first() {
-            prepared.abandon().await.map_err(|error| of_run(&error))?;
-            return Err(Failure::new(
-                ExitCode::of_signal(signal),
-                format!("stopped by {signal} before anything was changed"),
-            ));
-        }
-        let url = public_url(&site.pipeline, &prepared.facts.balancer);
-        execute(session, prepared, url, &mut signals).await
+        let output = session.output;
+        let tell = |notice: Notice| tell(&output, &notice);
+        let stop = signals.stop().clone();
+        let order = Order { reason, patience: patience.wait, stop: &stop, tell: &tell };
+        let prepared = prepare(&site, request, &order).await.map_err(|error| stopped_or(&signals, &error))?;
+        execute(session, &site, prepared, &mut signals).await
     })
 }
 
-async fn execute(session: &Session, prepared: Prepared, url: String, signals: &mut Signals) -> Result {
+/// Goes on with a run that has not come to its end, one way or the other.
+pub fn take_up_run(
+    session: &Session,
+    environment: &Environment,
+    patience: Patience,
+    run: Option<&alcedo_pipeline::ids::RunId>,
+    wish: Wish,
+) -> Result {
+    session.block_on(async {
+        let mut signals = Signals::listen()?;
+        let site = signals.or_stop(session.site(environment)).await?;
+        let output = session.output;
+        let tell = |notice: Notice| tell(&output, &notice);
+        let stop = signals.stop().clone();
+        let reason = if wish == Wish::GoBack { "rollback of a run" } else { "resume" };
+        let order = Order { reason, patience: patience.wait, stop: &stop, tell: &tell };
+        match take_up(&site, run, wish, &order).await.map_err(|error| stopped_or(&signals, &error))? {
+            TakenUp::Ready(prepared) => {
+                let code = execute(session, &site, prepared, &mut signals).await?;
+                // It was asked to be undone, and is: that is no interruption.
+                let undone = wish == Wish::GoBack && code == ExitCode::FAILED;
+                Ok(if undone { ExitCode::DONE } else { code })
+            }
+            TakenUp::Ended(plan, outcome) => {
+                let how = match outcome {
+                    Outcome::Done => "is done",
+                    Outcome::Unwound | Outcome::Interrupted => "is undone",
+                    Outcome::Superseded => "was settled by a later run",
+                    Outcome::Stuck => "is stuck",
+                };
+                session.output.text(&format!("run {} {how}; there is nothing left to do\n", plan.run));
+                Ok(ExitCode::DONE)
+            }
+        }
+    })
+}
+
+/// What is to be known before the run itself is shown.
+fn tell(output: &Output, notice: &Notice) {
+    let text = match notice {
+        Notice::Waiting(lease) => {
+            format!("waiting for {}: {}, run {}, since {}", lease.holder, lease.reason, lease.run, moment(lease.since))
+        }
+        Notice::TookOver(lease, _) => {
+            format!("took over the lock of {}, run {}: its process has ended", lease.holder, lease.run)
+        }
+        Notice::Settling { run, direction: Direction::Back } => {
+            format!("undoing run {run}, which had not come to its end")
+        }
+        Notice::Settling { run, direction: Direction::Forward } => {
+            format!("finishing run {run}, which had not come to its end")
+        }
+        Notice::Settled { run, outcome } => {
+            let how = match outcome {
+                Outcome::Unwound | Outcome::Interrupted => "undone",
+                Outcome::Superseded => "settled: its version stays in service",
+                Outcome::Done | Outcome::Stuck => "finished",
+            };
+            format!("run {run} is {how}")
+        }
+        Notice::Swept(what) => what.clone(),
+    };
+    output.note(&format!("{text}\n"));
+}
+
+fn stopped_or(signals: &Signals, error: &RunError) -> Failure {
+    match (error, signals.first()) {
+        (RunError::Stopped, Some(signal)) => {
+            Failure::new(ExitCode::of_signal(signal), format!("stopped by {signal} before anything was changed"))
+        }
+        _ => of_run(error),
+    }
+}
+
+async fn execute(session: &Session, site: &Site, prepared: Prepared, signals: &mut Signals) -> Result {
+    if let Some(signal) = signals.first() {
+        prepared.abandon().await.map_err(|error| of_run(&error))?;
+        let message = format!("stopped by {signal} before anything was changed");
+        return Err(Failure::new(ExitCode::of_signal(signal), message));
+    }
     let mut show = Show::new(session.output, &prepared.plan);
     let plan = prepared.plan.clone();
+    prepared.history().iter().for_each(|event| show.recall(event));
     let (sender, mut events) = mpsc::unbounded_channel();
     let run = prepared.run(sender, signals.stop().clone());
     let ending = show.follow(run, &mut events, &mut signals.received).await.map_err(|error| of_run(&error))?;
     let report = Report::of(&Record { plan, events: show.take_kept() });
-    show.close(&report, &Aftermath { url: Some(url) });
+    // Where it answers is told if it can be known; the run has ended either way.
+    let url = match ending.outcome {
+        Outcome::Done => facts::balancer(site).await.ok().map(|balancer| public_url(&site.pipeline, &balancer)),
+        _ => None,
+    };
+    show.close(&report, &Aftermath { url });
     Ok(ExitCode::of_run(ending.outcome, signals.first()))
 }

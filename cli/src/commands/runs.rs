@@ -100,6 +100,7 @@ const fn outcome(outcome: Option<Outcome>) -> &'static str {
         Some(Outcome::Done) => "done",
         Some(Outcome::Unwound) => "failed, undone",
         Some(Outcome::Interrupted) => "interrupted, undone",
+        Some(Outcome::Superseded) => "settled by a later run",
         Some(Outcome::Stuck) => "stuck",
         None => "at work, or its process died",
     }

@@ -108,6 +108,7 @@ impl<W: Write> Lines<W> {
                     Outcome::Done => "done",
                     Outcome::Unwound => "failed; everything it made is undone",
                     Outcome::Interrupted => "interrupted; everything it made is undone",
+                    Outcome::Superseded => "settled by a later run; what was in service stays in service",
                     Outcome::Stuck => "stuck",
                 };
                 self.line(timeline, at, "run", &format!("{text} ({})", seconds(*took)));
@@ -141,6 +142,11 @@ impl<W: Write> Lines<W> {
                     self.of_step(timeline, at, step, &format!("  left: {resource}"));
                 }
             }
+            What::StepRenewing { step, why } => {
+                let does = does(timeline, step);
+                self.of_step(timeline, at, step, &format!("anew: {does}, because {}", clean(why)));
+            }
+            What::StepRenewed { .. } => {}
             What::Output { step, line } => self.of_step(timeline, at, step, &format!("| {}", clean(line))),
             What::Waiting { step, status } => self.of_step(timeline, at, step, &format!("waiting: {}", clean(status))),
             What::Progress { step, done, total, unit } => {

@@ -65,6 +65,12 @@ impl Show {
         Self { renderer, timeline: Timeline::new(plan), kept: Vec::new(), output }
     }
 
+    /// Takes up what another process has shown already.
+    pub fn recall(&mut self, event: &Event) {
+        self.timeline.apply(event);
+        self.kept.push(event.clone());
+    }
+
     /// Shows a run's events until it has ended and all of them are shown; answers what it answers. A first signal is
     /// answered with words, a second SIGINT with the end of the process.
     pub async fn follow<T>(

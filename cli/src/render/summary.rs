@@ -65,16 +65,18 @@ pub fn summary(report: &Report, timeline: &Timeline, aftermath: &Aftermath, pain
             stages(&mut text, report);
             row(&mut text, "details", &format!("alcedo runs show {} {of_environment}", report.run));
         }
+        Some(Outcome::Superseded) => {
+            let headline =
+                format!("{} of {app} {version} to {environment} was settled by a later run", report.purpose.name());
+            let _ = writeln!(text, "{} after {took}", paint.yellow(&headline));
+            stages(&mut text, report);
+        }
         Some(Outcome::Stuck) | None => {
             let headline = format!("{} of {app} {version} to {environment} is stuck", report.purpose.name());
             let _ = writeln!(text, "{} after {took}", paint.red(&headline));
             leftovers::of_a_stuck_run(&mut text, timeline);
             row(&mut text, "details", &format!("alcedo runs show {} {of_environment}", report.run));
-            row(
-                &mut text,
-                "go on",
-                &format!("alcedo status {of_environment} shows what has traffic; mend, then run it again"),
-            );
+            row(&mut text, "go on", &format!("mend what it says, then: alcedo resume {} {of_environment}", report.run));
         }
     }
     text

@@ -136,6 +136,15 @@ impl Timeline {
                 step.error = Some(error.clone());
                 step.resources.clone_from(resources);
             }),
+            What::StepRenewing { step, why } => {
+                self.begin(step, State::Undoing, event.at);
+                self.change(step, |step| step.waits_for = Some(format!("anew: {}", clean(why))));
+            }
+            What::StepRenewed { step } => self.change(step, |step| {
+                step.state = State::Pending;
+                step.resources.clear();
+                step.waits_for = None;
+            }),
             What::Output { step, line } => self.change(step, |step| {
                 if step.lines.len() == KEPT_LINES {
                     step.lines.pop_front();

@@ -100,8 +100,9 @@ impl ProvisionBuilder {
             return Ok(());
         }
         let archive = match context.maybe_output::<Built>(build::RUN)? {
-            Some(built) => built.archive,
-            None => self.download(site, shop, release).await?,
+            // Another machine's archive is not here.
+            Some(built) if built.archive.exists() => built.archive,
+            _ => self.download(site, shop, release).await?,
         };
         let server = base_match::ask(session).await.map_err(mismatch)?;
         let needs = tokio::task::spawn_blocking(move || base_match::needs(&archive))

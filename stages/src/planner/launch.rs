@@ -98,7 +98,7 @@ pub(super) fn steps(case: &Case<'_>, image: Option<&Image>, draft: &mut Draft) -
     );
     draft.add(
         stage,
-        "launch/register",
+        launch::REGISTER,
         Sign::Add,
         format!("register them in {name}"),
         Some("deregister them"),
@@ -106,7 +106,7 @@ pub(super) fn steps(case: &Case<'_>, image: Option<&Image>, draft: &mut Draft) -
     );
     draft.add(
         stage,
-        "launch/healthy",
+        launch::HEALTHY,
         Sign::Check,
         format!("wait until all {} are healthy, {} at most", settings.count, settings.timeout),
         None::<&str>,

@@ -12,7 +12,6 @@ use alcedo_pipeline::{
 };
 use alcedo_stages::{
     clients::LocalEndpoint,
-    execute,
     facts::Request,
     publish,
     releases::{self, InputsEntry},
@@ -72,7 +71,7 @@ async fn builds_of_one_second_get_different_versions() {
         sites.push(account.site_with(&format!("environment-{number}"), json!({})).await);
     }
     let request = Request::Deploy { version: None };
-    let runs = try_join_all(sites.iter().map(|site| execute::prepare(site, &request, "a test"))).await.unwrap();
+    let runs = try_join_all(sites.iter().map(|site| journey::prepare(site, request))).await.unwrap();
     let versions: BTreeSet<Version> = runs.iter().map(|run| run.plan.version).collect();
     assert_eq!(versions.len(), sites.len(), "{versions:?}");
     let (first, last) = (versions.first().unwrap(), versions.last().unwrap());

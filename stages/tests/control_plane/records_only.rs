@@ -8,11 +8,13 @@ use alcedo_pipeline::{
     journal::{self, JournalError},
     lock::{Lease, LockError},
     plan::{Plan, Stage},
+    recovery::Wish,
+    runner::Halt,
     store::StoreError,
 };
 use alcedo_stages::{
     bake,
-    execute::{self, RunError},
+    execute::RunError,
     facts::{self, Request},
     listener::{self, Routing, Weighted},
     site::Site,
@@ -84,7 +86,7 @@ async fn a_listener_that_somebody_changed_after_the_plan_is_not_overwritten() {
     let version = account.release(&site, "2026.1101.100000").await;
     let before = inventory::of(&account).await;
 
-    let prepared = execute::prepare(&site, &deploy(version), "a test").await.unwrap();
+    let prepared = journey::prepare(&site, deploy(version)).await.unwrap();
     account.reroute(&foreign()).await;
     let (ending, _) = journey::finish(prepared).await;
     let ending = ending.unwrap();
@@ -176,22 +178,21 @@ async fn a_second_run_is_told_who_holds_the_environment() {
     let version = account.release(&site, "2026.1101.100000").await;
     let staging = account.site_with("staging", json!({})).await;
 
-    let first = execute::prepare(&site, &deploy(version), "the first").await.unwrap();
-    let Err(RunError::Lock(LockError::Held(lease))) = execute::prepare(&site, &deploy(version), "the second").await
-    else {
+    let first = journey::prepare(&site, deploy(version)).await.unwrap();
+    let Err(RunError::Lock(LockError::Held(lease))) = journey::prepare(&site, deploy(version)).await else {
         panic!("two runs hold one environment")
     };
-    assert_eq!((&lease.run, lease.reason.as_str()), (&first.plan.run, "the first"));
-    let elsewhere = execute::prepare(&staging, &deploy(version), "another environment").await.unwrap();
+    assert_eq!((&lease.run, lease.reason.as_str()), (&first.plan.run, "a test"));
+    let elsewhere = journey::prepare(&staging, deploy(version)).await.unwrap();
     elsewhere.abandon().await.unwrap();
     first.abandon().await.unwrap();
-    execute::prepare(&site, &deploy(version), "the second").await.unwrap().abandon().await.unwrap();
+    journey::prepare(&site, deploy(version)).await.unwrap().abandon().await.unwrap();
 }
 
 /// The lock is somebody else's from the start of the run on; the next heartbeat, 20 s later, sees it, and the run goes back
 /// without touching the other's lock.
 #[tokio::test]
-async fn a_run_that_loses_its_lock_goes_back() {
+async fn a_run_that_loses_its_lock_stops_and_can_be_taken_up() {
     let region = LocalRegion::without_lags().await;
     let account = Account::open(region.endpoint.clone()).await;
     let site = account.site_with("production", json!({ "hold": { "for": "3m", "attended": true } })).await;
@@ -201,23 +202,30 @@ async fn a_run_that_loses_its_lock_goes_back() {
     assert_done(&plan, &ending);
     let before = inventory::of(&account).await;
 
-    let prepared = execute::prepare(&site, &deploy(second), "a test").await.unwrap();
+    let prepared = journey::prepare(&site, deploy(second)).await.unwrap();
     assert!(prepared.plan.step(&"hold/watch".into()).is_some(), "it would last longer than a heartbeat");
     let theirs = steal_lock(&site, &prepared.plan).await;
     let (ending, _) = tokio::time::timeout(Duration::from_secs(60), journey::finish(prepared)).await.unwrap();
 
-    assert_eq!(ending.unwrap().outcome, Outcome::Interrupted);
-    assert_eq!(account.routing().await, Routing::to(fleet(&site, first).await.unwrap().target_group));
+    let Err(RunError::LeaseLost { run, .. }) = ending else { panic!("{ending:?}") };
+    let service = fleet(&site, second).await.unwrap();
+    assert!(service.is_in_service(), "it neither goes on nor unwinds: that is the new holder's business");
     let lock = site.store.read(&site.lock_key()).await.unwrap().unwrap();
     assert_eq!(serde_json::from_slice::<Lease>(&lock.bytes).unwrap(), theirs, "it is not ours to release");
     site.store.remove(&site.lock_key(), &lock.tag).await.unwrap();
+
+    let ending = journey::take_up(&site, &run, Wish::GoBack).await;
+    assert_eq!(ending.outcome, Outcome::Interrupted);
+    assert_eq!(account.routing().await, Routing::to(fleet(&site, first).await.unwrap().target_group));
     inventory::assert_same(&inventory::of(&account).await, &before);
 }
 
 async fn steal_lock(site: &Site, plan: &Plan) -> Lease {
     let now = Timestamp::now();
     let theirs = Lease {
-        format: 1,
+        format: Lease::FORMAT,
+        nonce: "theirs".into(),
+        process: None,
         run: alcedo_pipeline::ids::RunId::new(now, 0),
         holder: "somebody@else".into(),
         reason: "it looked dead".into(),
@@ -243,14 +251,14 @@ async fn a_run_whose_journal_goes_on_elsewhere_stops_where_it_is() {
     let steps = Staged::new(&site).before("launch/healthy", move || {
         let (store, root, run) = (store.clone(), root.clone(), run.clone());
         async move {
-            let (mut other, record) = journal::Journal::resume(store, &root, &run).await.unwrap();
+            let (mut other, record) = journal::Journal::resume(store, &root, &run, "another").await.unwrap();
             other.append(record.events.last().unwrap()).await.unwrap();
         }
         .boxed()
     });
     let ended = journey::try_walk(&site, plan, &steps).await;
 
-    assert!(matches!(ended, Err(JournalError::Fenced { .. })), "{ended:?}");
+    assert!(matches!(ended, Err(Halt::Journal(JournalError::Fenced { .. }))), "{ended:?}");
     assert_eq!(account.routing().await, nothing_yet(), "no traffic was moved");
     assert_eq!(
         fleet(&site, version).await.unwrap().instances.len(),

@@ -1,20 +1,21 @@
 //! Ways to run a plan: as the command line does, or step by step with steps of one's choice.
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, time::Duration};
 
 use alcedo_pipeline::{
     event::{Event, What},
     ids::RunId,
-    journal::{Journal, JournalError},
+    journal::Journal,
     plan::{Plan, PlannedStep, Purpose, Sign, Stage},
-    runner::{Direction, Ending, Runner},
+    recovery::Wish,
+    runner::{Direction, Ending, Ground, Halt, Runner},
     status::Progress,
     step::Steps,
     version::Version,
 };
 use alcedo_stages::{
     action::Action,
-    execute::{self, Prepared, RunError},
+    execute::{self, Order, Prepared, RunError, TakenUp},
     facts::{self, Facts, Request},
     planner::{self, Scope},
     site::Site,
@@ -28,10 +29,27 @@ pub const OWN_ADDRESS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
 
 /// Prepares and runs as `alcedo deploy` and `alcedo rollback` do.
 pub async fn run(site: &Site, request: Request) -> (Plan, Ending) {
-    let prepared = execute::prepare(site, &request, "a test").await.unwrap_or_else(|error| panic!("{error:?}"));
+    let prepared = prepare(site, request).await.unwrap_or_else(|error| panic!("{error:?}"));
     let plan = prepared.plan.clone();
     let (ending, _) = finish(prepared).await;
     (plan, ending.unwrap_or_else(|error| panic!("{error:?}")))
+}
+
+/// Prepares as the command line does, without waiting for anybody.
+pub async fn prepare(site: &Site, request: Request) -> Result<Prepared, RunError> {
+    let stop = CancellationToken::new();
+    let order = Order { reason: "a test", patience: Duration::ZERO, stop: &stop, tell: &|_| {} };
+    execute::prepare(site, &request, &order).await
+}
+
+/// Takes a run up as `alcedo resume` and `alcedo rollback --run` do, and brings it to an end.
+pub async fn take_up(site: &Site, run: &RunId, wish: Wish) -> Ending {
+    let stop = CancellationToken::new();
+    let order = Order { reason: "a test", patience: Duration::ZERO, stop: &stop, tell: &|_| {} };
+    match execute::take_up(site, Some(run), wish, &order).await.unwrap_or_else(|error| panic!("{error:?}")) {
+        TakenUp::Ready(prepared) => finish(prepared).await.0.unwrap_or_else(|error| panic!("{error:?}")),
+        TakenUp::Ended(_, outcome) => panic!("it had ended: {outcome:?}"),
+    }
 }
 
 /// Runs what was prepared. Answers how it ended and everything it told.
@@ -107,9 +125,9 @@ pub async fn walk(site: &Site, plan: Plan, steps: &dyn Steps) -> Ending {
 }
 
 /// The same, where the journal may be taken by another process.
-pub async fn try_walk(site: &Site, plan: Plan, steps: &dyn Steps) -> Result<Ending, JournalError> {
+pub async fn try_walk(site: &Site, plan: Plan, steps: &dyn Steps) -> Result<Ending, Halt> {
     let (sender, _) = mpsc::unbounded_channel();
-    let journal = Journal::begin(site.store.clone(), &site.root, &plan).await?;
+    let journal = Journal::begin(site.store.clone(), &site.root, &plan, "a test").await?;
     let opening = What::RunStarted {
         app: plan.app.clone(),
         environment: plan.environment.clone(),
@@ -118,6 +136,7 @@ pub async fn try_walk(site: &Site, plan: Plan, steps: &dyn Steps) -> Result<Endi
         host: execute::holder(),
         tool: alcedo_stages::TOOL.to_owned(),
     };
-    let runner = Runner::new(plan, steps, journal, Progress::default(), sender, CancellationToken::new());
+    let ground = Ground { clock: site.clock(), fence: None };
+    let runner = Runner::new(plan, steps, journal, Progress::default(), ground, sender, CancellationToken::new());
     runner.run(opening, Direction::Forward).await
 }

@@ -1,0 +1,95 @@
+//! What a process that goes on with another's run has to make anew: whatever exists only on the machine that died, and
+//! whatever was made for that machine's address. Pure: plan, journal and address in, steps out.
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use alcedo_pipeline::{
+    ids::StepId,
+    plan::{Plan, PlannedStep},
+    status::{Progress, Status},
+    suite::Check,
+};
+
+use crate::{action::Action, bake, build, launch};
+
+/// The steps, each with the reason.
+pub fn of(plan: &Plan, progress: &Progress, address: Option<Ipv4Addr>) -> Vec<(StepId, String)> {
+    let look = Look { plan, progress };
+    let mut renew = BTreeMap::new();
+    let mut add = |id: &StepId, why: &str| {
+        if look.is_begun(id) {
+            renew.entry(id.clone()).or_insert_with(|| why.to_owned());
+        }
+    };
+    if look.is_pending(|action| matches!(action, Action::UploadArtifact(_))) {
+        add(&build::RUN.into(), "the archive was on the machine that built it");
+    }
+    // The private half of the run's key was in the memory of the process that made it.
+    const KEY_LOST: &str = "the ephemeral key was lost with the process that made it";
+    if look.is_pending(|action| matches!(action, Action::Provision(_))) {
+        add(&bake::KEY.into(), KEY_LOST);
+        add(&bake::BUILDER.into(), "the builder admits the key that was lost");
+    }
+    let logs_in =
+        |action: &Action| matches!(action, Action::SmokeTest(test) if test.checks.iter().any(Check::needs_ssh));
+    if look.is_pending(logs_in) {
+        add(&bake::KEY.into(), KEY_LOST);
+        for id in [launch::INSTANCES, launch::REGISTER, launch::HEALTHY] {
+            add(&id.into(), "the servers admit the key that was lost");
+        }
+    }
+    for (step, open) in look.steps().filter_map(|(step, action)| match action {
+        Action::OpenIngress(open) => Some((step, open)),
+        _ => None,
+    }) {
+        let closes = |action: &Action| matches!(action, Action::CloseIngress(close) if close.opened_by == step.id);
+        let is_for = look.address_of(&step.id).unwrap_or(open.address);
+        if look.is_pending(closes) && address.is_some_and(|here| here != is_for) {
+            add(&step.id, "it is open for the address of another machine");
+        }
+    }
+    renew.into_iter().collect()
+}
+
+/// The same plan for a process at this address.
+pub fn adapt(plan: &mut Plan, address: Option<Ipv4Addr>) {
+    let Some(here) = address else { return };
+    for step in &mut plan.steps {
+        let Ok(mut action) = serde_json::from_value::<Action>(step.action.clone()) else { continue };
+        match &mut action {
+            Action::OpenIngress(open) => {
+                step.does = step.does.replace(&open.address.to_string(), &here.to_string());
+                open.address = here;
+            }
+            Action::Provision(provision) => provision.own_address = here,
+            _ => continue,
+        }
+        step.action = serde_json::to_value(action).expect("an action is JSON");
+    }
+}
+
+struct Look<'a> {
+    plan: &'a Plan,
+    progress: &'a Progress,
+}
+
+impl Look<'_> {
+    /// What this version of the tool can read of the plan.
+    fn steps(&self) -> impl Iterator<Item = (&PlannedStep, Action)> {
+        self.plan.steps.iter().filter_map(|step| Some((step, serde_json::from_value(step.action.clone()).ok()?)))
+    }
+
+    fn is_begun(&self, id: &StepId) -> bool {
+        self.plan.step(id).is_some() && self.progress.status(id).needs_undo()
+    }
+
+    /// Whether there is such a step, still to be done.
+    fn is_pending(&self, such: impl Fn(&Action) -> bool) -> bool {
+        self.steps().any(|(step, action)| such(&action) && self.progress.status(&step.id) != Status::Succeeded)
+    }
+
+    /// Whom an ingress step has let in, where it came that far.
+    fn address_of(&self, id: &StepId) -> Option<Ipv4Addr> {
+        self.progress.steps.get(id)?.output.as_ref()?.get("address")?.as_str()?.parse().ok()
+    }
+}
