@@ -1,14 +1,23 @@
 //! Inbound rules for this machine's address, one a port, open only while a step needs them.
 //!
-//! **Flow.** Look for each rule; authorize it with run, step and expiry in its tags; later revoke what carries this run's
-//! tag. **Guarantees.** A rule has one address (/32) and one port, never 0.0.0.0/0. A rule that somebody else made is used, but never
-//! revoked. **Caveats.** Authorizing has no client token: after a lost answer the rule is looked for, not made again.
+//! **Flow.** Look for each rule; authorize it with run, step and expiry in its tags, or put this run's name on the one that
+//! another run has made for the same address; later take the name off, and revoke the rule with the last name.
+//! **Guarantees.** A rule has one address (/32) and one port, never 0.0.0.0/0. A rule that somebody else made is used, but
+//! never changed. A rule that several runs use stays until the last of them has closed it, or their leases have ended.
+//! **Caveats.** Authorizing has no client token: after a lost answer the rule is looked for, not made again. AWS has no
+//! compare-and-swap for tags: a run that joins a rule in the moment in which its last user revokes it looks again, and
+//! makes its own.
 
-use std::{collections::BTreeSet, net::Ipv4Addr, sync::Mutex, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    sync::Mutex,
+    time::Duration,
+};
 
 use alcedo_pipeline::{
     context::StepContext,
-    error::StepError,
+    error::{ErrorKind, StepError},
     ids::StepId,
     resource::Resource,
     wait::{Look, Wait},
@@ -53,9 +62,12 @@ struct Opened {
 #[derive(Debug, Serialize, Deserialize)]
 struct OpenRule {
     rule: String,
-    /// Whether this run made it; another's is used, and not revoked.
+    /// Whether a run of Alcedo made it; anybody else's is used, and not revoked.
     ours: bool,
 }
+
+/// How long a rule that was joined is watched: its last user may be revoking it.
+const JOINED_LOOKS: u32 = 2;
 
 impl OpenIngress {
     pub async fn run(&self, clients: &Clients, context: &StepContext) -> Result<Value, StepError> {
@@ -63,50 +75,86 @@ impl OpenIngress {
         for port in &self.ports {
             rules.push(self.open(clients, context, *port).await?);
         }
-        Ok(json!({ "rules": rules }))
+        Ok(json!({ "rules": rules, "address": self.address }))
     }
 
-    async fn open(&self, clients: &Clients, context: &StepContext, port: u16) -> Result<Value, StepError> {
-        if let Some(rule) = self.find(clients, port).await? {
-            return self.adopt(context, &rule).await;
-        }
-        match self.authorize(clients, context, port).await {
-            Ok(rule) => {
-                context.own(Resource::new("security group rule", &rule)).await?;
-                Ok(json!({ "rule": rule, "ours": true }))
-            }
-            // Somebody was quicker, or our own call went through and only its answer was lost.
-            Err(error) if error.is("InvalidPermission.Duplicate") || error.effect_unknown => {
-                let look = Wait::new(Duration::from_millis(500), Duration::from_secs(15));
-                let found = look
-                    .until(context, "the security group rule", || async {
-                        Ok(match self.find(clients, port).await? {
-                            Some(rule) => Look::Ready(rule),
-                            None => Look::NotYet("the rule is not visible yet".into()),
-                        })
-                    })
-                    .await;
-                match found {
-                    Ok(rule) => self.adopt(context, &rule).await,
-                    Err(_) => Err(error.into()),
+    async fn open(&self, clients: &Clients, context: &StepContext, port: u16) -> Result<OpenRule, StepError> {
+        // A rule that vanishes while it is being joined has lost its last user; the next look finds none, or another's.
+        for _ in 0..3 {
+            if let Some(rule) = self.find(clients, port).await? {
+                match self.adopt(clients, context, &rule).await? {
+                    Some(open) => return Ok(open),
+                    None => continue,
                 }
             }
-            Err(error) => Err(error.into()),
+            match self.authorize(clients, context, port).await {
+                Ok(rule) => {
+                    context.own(Resource::new("security group rule", &rule)).await?;
+                    return Ok(OpenRule { rule, ours: true });
+                }
+                // Somebody was quicker, or our own call went through and only its answer was lost.
+                Err(error) if error.is("InvalidPermission.Duplicate") || error.effect_unknown => {
+                    self.await_visible(clients, context, port).await.map_err(|_| error)?;
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
+        Err(StepError::new(
+            ErrorKind::Changed,
+            format!("somebody else opens and closes port {port} of {} for {}", self.security_group, self.address),
+        )
+        .hint("find out who (CloudTrail: RevokeSecurityGroupIngress), then run again"))
     }
 
-    async fn adopt(&self, context: &StepContext, rule: &SecurityGroupRule) -> Result<Value, StepError> {
+    async fn await_visible(&self, clients: &Clients, context: &StepContext, port: u16) -> Result<(), StepError> {
+        let look = Wait::new(Duration::from_millis(500), Duration::from_secs(15));
+        look.until(context, "the security group rule", || async {
+            Ok(match self.find(clients, port).await? {
+                Some(_) => Look::Ready(()),
+                None => Look::NotYet("the rule is not visible yet".into()),
+            })
+        })
+        .await
+    }
+
+    /// Uses a rule that is there; `None`, where it is there no more.
+    async fn adopt(
+        &self,
+        clients: &Clients,
+        context: &StepContext,
+        rule: &SecurityGroupRule,
+    ) -> Result<Option<OpenRule>, StepError> {
         let id = rule.security_group_rule_id().unwrap_or_default().to_owned();
-        let ours = Tags::from_ec2(rule.tags()).get(tags::RUN) == Some(context.run().as_str());
-        if ours {
-            context.own(Resource::new("security group rule", &id)).await?;
+        let users = Tags::from_ec2(rule.tags()).users();
+        if users.is_empty() {
+            return Ok(Some(OpenRule { rule: id, ours: false }));
         }
-        Ok(json!({ "rule": id, "ours": ours }))
+        context.own(Resource::new("security group rule", &id)).await?;
+        if !users.iter().any(|(run, _)| run == context.run()) {
+            let tag = Tags::default().used_by(context.run(), self.expiry(context));
+            let call = clients.ec2.create_tags().resources(&id).set_tags(Some(tag.ec2()));
+            if let Err(error) = call.send().await {
+                let error = CloudError::of(format!("join the rule {id}"), error);
+                return if is_gone(&error) { Ok(None) } else { Err(error.into()) };
+            }
+            for _ in 0..JOINED_LOOKS {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                let there = rules(clients, &self.security_group).await?;
+                if !there.iter().any(|it| it.security_group_rule_id() == Some(&id)) {
+                    return Ok(None);
+                }
+            }
+        }
+        Ok(Some(OpenRule { rule: id, ours: true }))
+    }
+
+    fn expiry(&self, context: &StepContext) -> Timestamp {
+        let lease = SignedDuration::from_secs(i64::try_from(self.lease_seconds).unwrap_or(i64::MAX));
+        context.now().saturating_add(lease).unwrap_or(Timestamp::MAX)
     }
 
     async fn authorize(&self, clients: &Clients, context: &StepContext, port: u16) -> Result<String, CloudError> {
-        let lease = SignedDuration::from_secs(i64::try_from(self.lease_seconds).unwrap_or(i64::MAX));
-        let expires = context.now().saturating_add(lease).unwrap_or(Timestamp::MAX);
+        let expires = self.expiry(context);
         let range = IpRange::builder()
             .cidr_ip(format!("{}/32", self.address))
             .description(format!("alcedo run {} until {}", context.run(), expires.strftime("%Y-%m-%dT%H:%M:%SZ")))
@@ -117,7 +165,7 @@ impl OpenIngress {
             .to_port(i32::from(port))
             .ip_ranges(range)
             .build();
-        let tags = launch::tags(context).expiring(expires);
+        let tags = launch::tags(context).expiring(expires).used_by(context.run(), expires);
         let answer = clients
             .ec2
             .authorize_security_group_ingress()
@@ -152,7 +200,7 @@ impl OpenIngress {
             return Ok(());
         }
         let known = context.owned().into_iter().map(|rule| rule.id).collect();
-        revoke(clients, context, &self.security_group, context.step(), known).await
+        close(clients, context, &self.security_group, known).await
     }
 }
 
@@ -161,7 +209,7 @@ impl CloseIngress {
         let opened: Option<Opened> = context.maybe_output(self.opened_by.as_str())?;
         let known = opened.map(|opened| opened.rules).unwrap_or_default();
         let known = known.into_iter().filter(|rule| rule.ours).map(|rule| rule.rule).collect();
-        revoke(clients, context, &self.security_group, &self.opened_by, known).await?;
+        close(clients, context, &self.security_group, known).await?;
         Ok(Value::Null)
     }
 }
@@ -179,55 +227,73 @@ fn is_closed(context: &StepContext) -> bool {
 /// Longest time that a new rule can be invisible; after it, a rule that nobody finds is not there.
 const VISIBLE: Duration = Duration::from_secs(10);
 
-/// Revokes every rule of the group that the step of this run has made, and looks that none is left.
+/// Takes this run's name off every rule of the group that carries it, revokes those that nobody else uses, and looks that
+/// nothing is left of it.
 ///
 /// A rule that was made a moment ago can be invisible to Describe, and to Revoke. So the ids that are known are revoked
 /// whatever Describe says, and "not found" counts only once it has lasted longer than new rules stay invisible; where no id
 /// is known, an answer may have been lost, and Describe is believed only after the same time.
-async fn revoke(
-    clients: &Clients,
-    context: &StepContext,
-    group: &str,
-    step: &StepId,
-    known: Vec<String>,
-) -> Result<(), StepError> {
+async fn close(clients: &Clients, context: &StepContext, group: &str, known: Vec<String>) -> Result<(), StepError> {
     let begun = Instant::now();
     let open = Mutex::new(known.iter().cloned().collect::<BTreeSet<String>>());
     let look = Wait::new(Duration::from_millis(500), Duration::from_secs(60));
     look.until(context, "the security group rule to be gone", || async {
-        let rules = rules(clients, group).await?;
-        let tagged = rules.iter().filter(|rule| {
-            let tags = Tags::from_ec2(rule.tags());
-            tags.get(tags::RUN) == Some(context.run().as_str()) && tags.get(tags::STEP) == Some(step.as_str())
-        });
-        let mut ids: BTreeSet<String> =
-            tagged.filter_map(|rule| rule.security_group_rule_id().map(str::to_owned)).collect();
-        ids.extend(open.lock().expect("no panic while it is held").iter().cloned());
+        let seen = rules(clients, group).await?;
+        let mut ids: BTreeMap<String, bool> = BTreeMap::new();
+        for rule in &seen {
+            let users = Tags::from_ec2(rule.tags()).users();
+            let Some(id) = rule.security_group_rule_id().map(str::to_owned) else { continue };
+            if users.iter().any(|(run, _)| run == context.run()) {
+                let shared = users.iter().any(|(run, until)| run != context.run() && *until > context.now());
+                ids.insert(id, shared);
+            } else if !users.is_empty() {
+                // Others use it, and this run's name is off it already.
+                open.lock().expect("no panic while it is held").remove(&id);
+            }
+        }
+        for id in open.lock().expect("no panic while it is held").iter() {
+            ids.entry(id.clone()).or_insert(false);
+        }
         if ids.is_empty() {
             let certain = !known.is_empty() || begun.elapsed() >= VISIBLE;
             return Ok(if certain { Look::Ready(()) } else { Look::NotYet("no rule to be seen so far".into()) });
         }
-        for id in ids {
-            let call = clients.ec2.revoke_security_group_ingress().group_id(group).security_group_rule_ids(&id);
-            let gone = match call.send().await {
-                Ok(_) => true,
-                Err(error) => {
-                    let error = CloudError::of(format!("close the port in {group}"), error);
-                    let unknown =
-                        error.is("InvalidPermission.NotFound") || error.is("InvalidSecurityGroupRuleId.NotFound");
-                    if !unknown {
-                        return Err(error.into());
-                    }
-                    begun.elapsed() >= VISIBLE
-                }
+        for (id, shared) in ids {
+            let gone = match shared {
+                true => leave(clients, context, &id).await,
+                false => revoke(clients, group, &id).await,
+            };
+            let gone = match gone {
+                Ok(()) => true,
+                Err(error) if is_gone(&error) => begun.elapsed() >= VISIBLE,
+                Err(error) => return Err(error.into()),
             };
             if gone {
                 open.lock().expect("no panic while it is held").remove(&id);
             }
         }
-        Ok(Look::NotYet("revoked, looking again".into()))
+        Ok(Look::NotYet("closed, looking again".into()))
     })
     .await
+}
+
+/// Takes this run's name off a rule that others still use.
+async fn leave(clients: &Clients, context: &StepContext, rule: &str) -> Result<(), CloudError> {
+    let tag = aws_sdk_ec2::types::Tag::builder().key(tags::user(context.run())).build();
+    let call = clients.ec2.delete_tags().resources(rule).tags(tag);
+    call.send()
+        .await
+        .map(drop)
+        .map_err(|error| CloudError::of(format!("leave the rule {rule} to its other users"), error))
+}
+
+async fn revoke(clients: &Clients, group: &str, rule: &str) -> Result<(), CloudError> {
+    let call = clients.ec2.revoke_security_group_ingress().group_id(group).security_group_rule_ids(rule);
+    call.send().await.map(drop).map_err(|error| CloudError::of(format!("close the port in {group}"), error))
+}
+
+fn is_gone(error: &CloudError) -> bool {
+    error.is("InvalidPermission.NotFound") || error.is("InvalidSecurityGroupRuleId.NotFound")
 }
 
 async fn rules(clients: &Clients, group: &str) -> Result<Vec<SecurityGroupRule>, CloudError> {

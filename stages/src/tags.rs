@@ -25,6 +25,15 @@ pub const REPLACES: &str = "alcedo:replaces";
 /// On a fleet's target group, from the flip on: until when it is held as the reserve for a rollback.
 pub const HELD_UNTIL: &str = "alcedo:held-until";
 
+/// On a security group rule: one for each run that uses it, with the moment in which its lease ends. The rule goes with
+/// the last of them.
+const USER: &str = "alcedo:user:";
+
+/// The name of the tag by which a run says that it uses something.
+pub fn user(run: &RunId) -> String {
+    format!("{USER}{run}")
+}
+
 /// Tags as plain pairs; turned into each SDK's own type where they are used.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tags(BTreeMap<String, String>);
@@ -49,6 +58,17 @@ impl Tags {
     #[must_use]
     pub fn expiring(self, at: Timestamp) -> Self {
         self.with(EXPIRES, at)
+    }
+
+    #[must_use]
+    pub fn used_by(self, run: &RunId, until: Timestamp) -> Self {
+        self.with(&user(run), until)
+    }
+
+    /// The runs that use it, each with the end of its lease; an end that cannot be read has passed.
+    pub fn users(&self) -> Vec<(RunId, Timestamp)> {
+        let named = self.0.iter().filter_map(|(name, until)| Some((name.strip_prefix(USER)?.parse().ok()?, until)));
+        named.map(|(run, until)| (run, until.parse().unwrap_or(Timestamp::UNIX_EPOCH))).collect()
     }
 
     pub fn get(&self, name: &str) -> Option<&str> {

@@ -1,6 +1,9 @@
 //! Ingress: a rule for one address and one port, with its owner and its end in its tags; nobody else's is touched.
 
-use std::net::Ipv4Addr;
+use std::{
+    net::Ipv4Addr,
+    sync::{Arc, Mutex},
+};
 
 use alcedo_pipeline::{event::Outcome, plan::Plan, runner::Ending};
 use alcedo_stages::{
@@ -143,6 +146,51 @@ async fn a_rule_of_another_run_is_used_and_left() {
     let ending = run(&site, &second).await;
     assert_done(&second, &ending);
     inventory::assert_same(&inventory::of(&account).await, &opened);
+}
+
+/// The first one ends while the second is at work: the rule stays for the second, and goes with it.
+#[tokio::test]
+async fn a_rule_that_two_runs_use_goes_with_the_last_of_them() {
+    let region = LocalRegion::without_lags().await;
+    let account = Arc::new(Account::open(region.endpoint.clone()).await);
+    let site = account.site().await;
+    let before = inventory::of(&account).await;
+    let ids = async || rules(&account).await.iter().map(|it| it.security_group_rule_id().unwrap().to_owned()).collect();
+    let seen: Arc<Mutex<Vec<Vec<String>>>> = Arc::default();
+
+    let first = journey::plan_of(&site, [("open", open(&account)), ("close", close(&account))]);
+    let (inner_account, inner_site, inner_seen) = (account.clone(), site.clone(), seen.clone());
+    // While the first has opened and not closed, a second opens; the first closes before the second does.
+    let second = journey::plan_of(&site, [("open", open(&account))]);
+    let inner_second = second.clone();
+    let steps = Staged::new(&site).before("close", move || {
+        let (account, site, seen) = (inner_account.clone(), inner_site.clone(), inner_seen.clone());
+        let second = inner_second.clone();
+        Box::pin(async move {
+            let ending = run(&site, &second).await;
+            assert_done(&second, &ending);
+            let ids = rules(&account).await.iter().map(|it| it.security_group_rule_id().unwrap().to_owned()).collect();
+            seen.lock().unwrap().push(ids);
+        })
+    });
+    let ending = journey::walk(&site, first.clone(), &steps).await;
+    assert_done(&first, &ending);
+    let still: Vec<String> = ids().await;
+    assert_eq!(still.len(), 2, "the second still needs them");
+    assert_eq!(vec![still], *seen.lock().unwrap(), "they are the same rules");
+    for rule in rules(&account).await {
+        let users: Vec<_> = Tags::from_ec2(rule.tags()).users().into_iter().map(|(run, _)| run).collect();
+        assert_eq!(users, [second.run.clone()]);
+    }
+
+    let ending = journey::undo(&site, &second.run).await;
+    assert_eq!(ending.outcome, Outcome::Interrupted, "{:?}", ending.left);
+    let left: Vec<String> = ids().await;
+    assert!(left.is_empty(), "{left:?}");
+    let journal = |line: &String| !line.contains("/runs/") && !line.contains("/open/");
+    let now = inventory::of(&account).await.into_iter().filter(journal).collect();
+    let before = before.into_iter().filter(journal).collect();
+    inventory::assert_same(&now, &before);
 }
 
 #[tokio::test]

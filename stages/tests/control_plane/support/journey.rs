@@ -14,11 +14,12 @@ use alcedo_pipeline::{
     version::Version,
 };
 use alcedo_stages::{
-    action::Action,
+    action::{Action, SiteSteps},
     execute::{self, Order, Prepared, RunError, TakenUp},
     facts::{self, Facts, Request},
     planner::{self, Scope},
     site::Site,
+    workshop::Workshop,
 };
 use jiff::Timestamp;
 use tokio::sync::mpsc;
@@ -139,4 +140,16 @@ pub async fn try_walk(site: &Site, plan: Plan, steps: &dyn Steps) -> Result<Endi
     let ground = Ground { clock: site.clock(), fence: None };
     let runner = Runner::new(plan, steps, journal, Progress::default(), ground, sender, CancellationToken::new());
     runner.run(opening, Direction::Forward).await
+}
+
+/// Undoes a run that has come to its end, whatever its journal says of it, as if it had died before the end.
+pub async fn undo(site: &Site, run: &RunId) -> Ending {
+    let (journal, record) = Journal::resume(site.store.clone(), &site.root, run, "undoing").await.unwrap();
+    let progress = Progress::replay(&record.events).unwrap();
+    let (sender, _) = mpsc::unbounded_channel();
+    let steps = SiteSteps { site: site.clone(), workshop: Workshop::open().unwrap() };
+    let ground = Ground { clock: site.clock(), fence: None };
+    let opening = What::RunResumed { host: execute::holder(), tool: alcedo_stages::TOOL.to_owned() };
+    let runner = Runner::new(record.plan, &steps, journal, progress, ground, sender, CancellationToken::new());
+    runner.run(opening, Direction::Back).await.unwrap()
 }
