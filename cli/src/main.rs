@@ -11,6 +11,7 @@ mod project;
 mod render;
 mod session;
 mod signals;
+mod watchdog;
 mod words;
 
 use clap::{CommandFactory, FromArgMatches};

@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 
 use alcedo_pipeline::validate::PipelineFile;
-use alcedo_stages::{rehearsal, site::Site};
+use alcedo_stages::{rehearsal, site::Site, sweep};
 use clap::{ArgAction, Args, ValueHint};
 
 use crate::{
     failure::{Failure, Result},
     local_region::{
         folder::Folder,
+        record::Record,
         settings::Wishes,
         start::{Started, start},
     },
@@ -77,6 +78,20 @@ impl Session {
         result
     }
 
+    /// The same for a process that mostly waits, in as little memory as that takes.
+    ///
+    /// # Errors
+    /// As [`Session::block_on`].
+    pub fn block_on_one_thread<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Failure::failed("the machine gives no events").because(&error))?;
+        let result = runtime.block_on(work);
+        runtime.shutdown_background();
+        result
+    }
+
     /// Where the pipeline file is meant to be.
     pub fn file(&self) -> Option<&std::path::Path> {
         self.file.as_deref()
@@ -107,6 +122,44 @@ impl Session {
             self.output.note(&format!("made in the local region what the file names: {}\n", made.join(", ")));
         }
         Ok(site)
+    }
+
+    /// The same, once what a run that died has left open is closed; every command that only looks begins so, and says it.
+    ///
+    /// # Errors
+    /// As [`Session::site`]. That something could not be closed is a warning: it is not what was asked for.
+    pub async fn swept_site(&self, environment: &Environment) -> Result<Site> {
+        let site = self.site(environment).await?;
+        self.sweep(&site).await;
+        Ok(site)
+    }
+
+    /// Closes what a run that died has left open, and says it.
+    pub async fn sweep(&self, site: &Site) {
+        match sweep::overdue(site).await {
+            Ok(ended) => ended.iter().for_each(|what| self.output.note(&format!("{what}\n"))),
+            Err(error) => {
+                self.output.note(&format!("warning: nobody looked whether anything was left open: {error}\n"));
+            }
+        }
+    }
+
+    /// The same, where nothing may be started or made for it.
+    ///
+    /// # Errors
+    /// The file or the environment; a local region that does not run.
+    pub async fn site_as_it_is(&self, environment: &Environment) -> Result<Site> {
+        let file = self.pipeline_file()?;
+        let (name, pipeline) = project::environment(&file, environment.name.as_deref())?;
+        let local = match pipeline.aws.endpoint.as_deref() {
+            Some(LOCAL) => {
+                let record = Record::running(&Folder::find()?).await?;
+                let record = record.ok_or_else(|| Failure::failed("the local region does not run"))?;
+                Some(record.local_endpoint())
+            }
+            _ => None,
+        };
+        Ok(Site::connect(pipeline, name, file.folder.clone(), local.as_ref()).await)
     }
 
     /// The local region, started if it does not run.

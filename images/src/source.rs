@@ -1,6 +1,7 @@
 //! The app's source: which files count, how they travel to the engine, and their digest.
 //!
-//! What Git ignores is left out, and so is `.git` itself. A file `.alcedoignore`, written like `.gitignore`, leaves out
+//! What Git ignores is left out, and so are `.git` itself and the pipeline file, `alcedo.yaml`: what of it a build goes by
+//! is known from it, and a change of anything else in it is no change of the app. A file `.alcedoignore`, written like `.gitignore`, leaves out
 //! more, or with `!pattern` takes back what Git ignores. Ignore rules of the user or of parent folders do not count:
 //! the same checkout gives the same files on every machine.
 
@@ -14,6 +15,9 @@ use std::{
 
 use ignore::WalkBuilder;
 use sha2::{Digest, Sha256};
+
+/// The pipeline file's usual name; under another one, it is source like anything else.
+const PIPELINE_FILE: &str = "alcedo.yaml";
 
 /// Why the source could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +62,9 @@ pub fn files(folder: &Path) -> Result<Vec<SourceFile>, SourceError> {
         if !kind.is_file() && !kind.is_symlink() {
             continue;
         }
-        if let Ok(path) = entry.path().strip_prefix(folder) {
+        if let Ok(path) = entry.path().strip_prefix(folder)
+            && path != Path::new(PIPELINE_FILE)
+        {
             files.push(SourceFile { path: path.to_owned(), is_link: kind.is_symlink() });
         }
     }

@@ -3,6 +3,7 @@
 use std::{future::Future, time::Duration};
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     context::StepContext,
@@ -22,6 +23,36 @@ pub struct Wait {
     pub deadline: Duration,
     /// How many good looks in a row end the wait. More than one where the view lags and may go back and forth.
     pub in_a_row: u32,
+}
+
+/// Who waits: a step of a run, or something that has to be done outside of one.
+pub trait Waiter: Sync {
+    /// Says what the wait sees now.
+    fn waiting(&self, status: String);
+    /// Ends the wait.
+    fn cancellation(&self) -> &CancellationToken;
+}
+
+impl Waiter for StepContext {
+    fn waiting(&self, status: String) {
+        Self::waiting(self, status);
+    }
+
+    fn cancellation(&self) -> &CancellationToken {
+        Self::cancellation(self)
+    }
+}
+
+/// Nobody watches, and nobody ends it but its deadline.
+#[derive(Debug, Default)]
+pub struct Alone(CancellationToken);
+
+impl Waiter for Alone {
+    fn waiting(&self, _: String) {}
+
+    fn cancellation(&self) -> &CancellationToken {
+        &self.0
+    }
 }
 
 /// What one look saw.
@@ -47,7 +78,7 @@ impl Wait {
     ///
     /// # Errors
     /// What a look fails with; [`ErrorKind::TimedOut`] with the last thing seen; [`ErrorKind::Interrupted`].
-    pub async fn until<T, F, Fut>(self, context: &StepContext, what: &str, mut look: F) -> Result<T, StepError>
+    pub async fn until<T, F, Fut>(self, waiter: &impl Waiter, what: &str, mut look: F) -> Result<T, StepError>
     where
         F: FnMut() -> Fut,
         Fut: Future<Output = Result<Look<T>, StepError>>,
@@ -75,10 +106,10 @@ impl Wait {
                     format!("waited {} s for {what}; last seen: {seen}", self.deadline.as_secs()),
                 ));
             }
-            context.waiting(seen);
+            waiter.waiting(seen);
             tokio::select! {
                 () = tokio::time::sleep(pause) => pause = (pause * 2).min(self.every),
-                () = context.cancellation().cancelled() => return Err(StepError::interrupted()),
+                () = waiter.cancellation().cancelled() => return Err(StepError::interrupted()),
             }
         }
     }

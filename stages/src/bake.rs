@@ -36,6 +36,7 @@ pub use provision::{ProvisionBuilder, fingerprint};
 
 pub const KEY: &str = "bake/key";
 pub const BUILDER: &str = "bake/builder";
+pub const PROVISION: &str = "bake/provision";
 pub const IMAGE: &str = "bake/image";
 
 /// The image that this run has made.
@@ -105,7 +106,7 @@ impl DeleteKey {
 }
 
 /// Deleting what is not there is no error at AWS either.
-async fn delete_key(clients: &Clients, run: &RunId) -> Result<(), CloudError> {
+pub async fn delete_key(clients: &Clients, run: &RunId) -> Result<(), CloudError> {
     let answer = clients.ec2.delete_key_pair().key_name(key_name(run)).send().await;
     match answer.map_err(|error| CloudError::of("delete the ephemeral key", error)) {
         Err(error) if !error.is("InvalidKeyPair.NotFound") => Err(error),
@@ -167,7 +168,7 @@ impl LaunchBuilder {
 async fn adopt_builder(clients: &Clients, context: &StepContext) -> Result<Vec<String>, StepError> {
     let wait = Wait::new(Duration::from_millis(500), Duration::from_secs(30));
     wait.until(context, "the builder of an earlier attempt", || async {
-        let ids = servers::tagged(clients, context, context.step()).await?;
+        let ids = servers::tagged(clients, context.run(), context.step()).await?;
         Ok(match ids.is_empty() {
             true => Look::NotYet("it is not visible yet".into()),
             false => Look::Ready(ids),

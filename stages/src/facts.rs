@@ -70,8 +70,19 @@ pub struct Balancer {
     pub routing: Routing,
     /// Priorities of the listener's rules.
     pub priorities: Vec<u32>,
+    /// How the listener's connections are secured, where they are.
+    pub secured: Option<Secured>,
     /// The test listener that previews by port, where it exists.
     pub preview_listener: Option<(String, Routing)>,
+}
+
+/// What an HTTPS listener takes to be made like another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Secured {
+    /// The default certificate's ARN.
+    pub certificate: String,
+    /// `ELBSecurityPolicy-…`.
+    pub policy: Option<String>,
 }
 
 /// The servers of one version behind one target group.

@@ -18,9 +18,9 @@ use std::{
 use alcedo_pipeline::{
     context::StepContext,
     error::{ErrorKind, StepError},
-    ids::StepId,
+    ids::{RunId, StepId},
     resource::Resource,
-    wait::{Look, Wait},
+    wait::{Look, Wait, Waiter},
 };
 use aws_sdk_ec2::types::{Filter, IpPermission, IpRange, ResourceType, SecurityGroupRule};
 use jiff::{SignedDuration, Timestamp};
@@ -200,7 +200,7 @@ impl OpenIngress {
             return Ok(());
         }
         let known = context.owned().into_iter().map(|rule| rule.id).collect();
-        close(clients, context, &self.security_group, known).await
+        close(clients, context, context.run(), &self.security_group, known).await
     }
 }
 
@@ -209,7 +209,7 @@ impl CloseIngress {
         let opened: Option<Opened> = context.maybe_output(self.opened_by.as_str())?;
         let known = opened.map(|opened| opened.rules).unwrap_or_default();
         let known = known.into_iter().filter(|rule| rule.ours).map(|rule| rule.rule).collect();
-        close(clients, context, &self.security_group, known).await?;
+        close(clients, context, context.run(), &self.security_group, known).await?;
         Ok(Value::Null)
     }
 }
@@ -227,27 +227,33 @@ fn is_closed(context: &StepContext) -> bool {
 /// Longest time that a new rule can be invisible; after it, a rule that nobody finds is not there.
 const VISIBLE: Duration = Duration::from_secs(10);
 
-/// Takes this run's name off every rule of the group that carries it, revokes those that nobody else uses, and looks that
+/// Takes a run's name off every rule of the group that carries it, revokes those that nobody else uses, and looks that
 /// nothing is left of it.
 ///
 /// A rule that was made a moment ago can be invisible to Describe, and to Revoke. So the ids that are known are revoked
 /// whatever Describe says, and "not found" counts only once it has lasted longer than new rules stay invisible; where no id
 /// is known, an answer may have been lost, and Describe is believed only after the same time.
-async fn close(clients: &Clients, context: &StepContext, group: &str, known: Vec<String>) -> Result<(), StepError> {
+pub async fn close(
+    clients: &Clients,
+    waiter: &impl Waiter,
+    own: &RunId,
+    group: &str,
+    known: Vec<String>,
+) -> Result<(), StepError> {
     let begun = Instant::now();
     let open = Mutex::new(known.iter().cloned().collect::<BTreeSet<String>>());
     let look = Wait::new(Duration::from_millis(500), Duration::from_secs(60));
-    look.until(context, "the security group rule to be gone", || async {
+    look.until(waiter, "the security group rule to be gone", || async {
         let seen = rules(clients, group).await?;
         let mut ids: BTreeMap<String, bool> = BTreeMap::new();
         for rule in &seen {
             let users = Tags::from_ec2(rule.tags()).users();
             let Some(id) = rule.security_group_rule_id().map(str::to_owned) else { continue };
-            if users.iter().any(|(run, _)| run == context.run()) {
-                let shared = users.iter().any(|(run, until)| run != context.run() && *until > context.now());
+            if users.iter().any(|(run, _)| run == own) {
+                let shared = users.iter().any(|(run, until)| run != own && *until > clients.clock.0.now());
                 ids.insert(id, shared);
             } else if !users.is_empty() {
-                // Others use it, and this run's name is off it already.
+                // Others use it, and the run's name is off it already.
                 open.lock().expect("no panic while it is held").remove(&id);
             }
         }
@@ -260,7 +266,7 @@ async fn close(clients: &Clients, context: &StepContext, group: &str, known: Vec
         }
         for (id, shared) in ids {
             let gone = match shared {
-                true => leave(clients, context, &id).await,
+                true => leave(clients, own, &id).await,
                 false => revoke(clients, group, &id).await,
             };
             let gone = match gone {
@@ -278,13 +284,39 @@ async fn close(clients: &Clients, context: &StepContext, group: &str, known: Vec
 }
 
 /// Takes this run's name off a rule that others still use.
-async fn leave(clients: &Clients, context: &StepContext, rule: &str) -> Result<(), CloudError> {
-    let tag = aws_sdk_ec2::types::Tag::builder().key(tags::user(context.run())).build();
+async fn leave(clients: &Clients, own: &RunId, rule: &str) -> Result<(), CloudError> {
+    let tag = aws_sdk_ec2::types::Tag::builder().key(tags::user(own)).build();
     let call = clients.ec2.delete_tags().resources(rule).tags(tag);
     call.send()
         .await
         .map(drop)
         .map_err(|error| CloudError::of(format!("leave the rule {rule} to its other users"), error))
+}
+
+/// Ends a dead run's use of a rule, and the rule with it where nobody else uses it. Answers what was done, in a word;
+/// `None` where there was nothing left to do.
+///
+/// # Errors
+/// AWS's, but for a rule that is gone.
+pub async fn end(
+    clients: &Clients,
+    group: &str,
+    rule: &str,
+    users: &[(RunId, Timestamp)],
+    dead: &RunId,
+    now: Timestamp,
+) -> Result<Option<&'static str>, CloudError> {
+    let is_shared = users.iter().any(|(run, until)| run != dead && *until > now);
+    let (done, what) = match (is_shared, users.iter().any(|(run, _)| run == dead)) {
+        (true, false) => return Ok(None),
+        (true, true) => (leave(clients, dead, rule).await, "left to its other users"),
+        (false, _) => (revoke(clients, group, rule).await, "closed"),
+    };
+    match done {
+        Ok(()) => Ok(Some(what)),
+        Err(error) if is_gone(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 async fn revoke(clients: &Clients, group: &str, rule: &str) -> Result<(), CloudError> {

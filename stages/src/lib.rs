@@ -16,6 +16,7 @@ pub mod flip;
 pub mod guard;
 pub mod hold;
 pub mod ingress;
+pub mod last_resort;
 pub mod launch;
 pub mod listener;
 pub mod overview;

@@ -9,13 +9,14 @@ use alcedo_pipeline::{
     file::PreviewHeader,
     resource::Resource,
 };
-use aws_sdk_elasticloadbalancingv2::types::{HttpHeaderConditionConfig, ProtocolEnum, RuleCondition};
+use aws_sdk_elasticloadbalancingv2::types::{Certificate, HttpHeaderConditionConfig, ProtocolEnum, RuleCondition};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
     clients::{Clients, elb_once},
     cloud_error::CloudError,
+    facts::Secured,
     launch::{MadeGroup, TARGET_GROUP, group_made, tags},
     listener::{self, Place, Routing},
 };
@@ -30,8 +31,16 @@ pub enum AttachPreview {
     /// A rule on the production listener. It also answers to the version itself, so that this fleet stays reachable, and
     /// health-checked, when it is no longer the candidate.
     Header { listener: String, header: PreviewHeader, priority: u32 },
-    /// A second listener of the balancer. `before` is what it did, where it exists.
-    Port { balancer: String, port: u16, listener: Option<String>, before: Option<Routing> },
+    /// A second listener of the balancer. `before` is what it did, where it exists; where it does not, it is made with the
+    /// production listener's protocol and certificate, so that a preview is reached as production is.
+    Port {
+        balancer: String,
+        port: u16,
+        listener: Option<String>,
+        before: Option<Routing>,
+        #[serde(default)]
+        secured: Option<Secured>,
+    },
 }
 
 impl AttachPreview {
@@ -46,14 +55,21 @@ impl AttachPreview {
                 context.own(Resource::new("listener rule", &rule)).await?;
                 Ok(json!({ "rule": rule }))
             }
-            Self::Port { listener: Some(arn), .. } => {
-                listener::write(clients, &Place::Listener { arn: arn.clone() }, &Routing::to(group)).await?;
+            Self::Port { listener: Some(arn), before, .. } => {
+                let place = Place::Listener { arn: arn.clone() };
+                let (now, after) = (listener::read(clients, &place).await?, Routing::to(group));
+                if now != after {
+                    if before.as_ref().is_some_and(|before| *before != now) {
+                        return Err(changed(arn, &now));
+                    }
+                    listener::write(clients, &place, &after).await?;
+                }
                 Ok(json!({ "listener": arn }))
             }
-            Self::Port { balancer, port, .. } => {
+            Self::Port { balancer, port, secured, .. } => {
                 let arn = match find_listener(clients, balancer, *port).await? {
                     Some(arn) => arn,
-                    None => create_listener(clients, context, balancer, *port, &group).await?,
+                    None => create_listener(clients, context, balancer, *port, secured.as_ref(), &group).await?,
                 };
                 context.own(Resource::new("listener", &arn)).await?;
                 Ok(json!({ "listener": arn }))
@@ -71,7 +87,19 @@ impl AttachPreview {
                 None => Ok(()),
             },
             Self::Port { listener: Some(arn), before: Some(before), .. } => {
-                Ok(listener::write(clients, &Place::Listener { arn: arn.clone() }, before).await?)
+                let place = Place::Listener { arn: arn.clone() };
+                let now = listener::read(clients, &place).await?;
+                let group = context.maybe_output::<MadeGroup>(TARGET_GROUP)?;
+                if group.is_some_and(|group| now.named().contains(&group.arn.as_str())) {
+                    listener::write(clients, &place, before).await?;
+                } else if now != *before {
+                    // Green has no part in it, so it can go.
+                    context.warn(
+                        format!("the preview listener was left at `{now}`, which somebody else made of it"),
+                        None,
+                    );
+                }
+                Ok(())
             }
             Self::Port { balancer, port, .. } => match find_listener(clients, balancer, *port).await? {
                 Some(arn) => {
@@ -83,6 +111,14 @@ impl AttachPreview {
             },
         }
     }
+}
+
+fn changed(listener: &str, now: &Routing) -> StepError {
+    StepError::new(
+        ErrorKind::Changed,
+        format!("somebody else changed the preview listener {listener}: it does `{now}` now"),
+    )
+    .hint("nothing was overwritten; find out who changed it (CloudTrail: ModifyListener), then run again")
 }
 
 /// After the flip the candidate's header no longer means this fleet; the version itself still does.
@@ -251,13 +287,18 @@ async fn create_listener(
     context: &StepContext,
     balancer: &str,
     port: u16,
+    secured: Option<&Secured>,
     group: &str,
 ) -> Result<String, StepError> {
+    let protocol = if secured.is_some() { ProtocolEnum::Https } else { ProtocolEnum::Http };
+    let certificate = secured.map(|it| Certificate::builder().certificate_arn(&it.certificate).build());
     let call = clients
         .elb
         .create_listener()
         .load_balancer_arn(balancer)
-        .protocol(ProtocolEnum::Http)
+        .protocol(protocol)
+        .set_certificates(certificate.map(|certificate| vec![certificate]))
+        .set_ssl_policy(secured.and_then(|it| it.policy.clone()))
         .port(i32::from(port))
         .default_actions(Routing::to(group).action())
         .set_tags(Some(tags(context).elb()));

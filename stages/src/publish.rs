@@ -1,5 +1,7 @@
 //! Publish: the artifact and its manifest under a new version, then the pointer to the newest.
 
+use std::io::Read;
+
 use alcedo_pipeline::{
     context::StepContext,
     error::{ErrorKind, StepError},
@@ -16,6 +18,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use crate::{
     build::{self, Built},
@@ -161,7 +164,9 @@ async fn put_in_parts(site: &Site, context: &StepContext, key: &str, built: &Bui
 
 async fn send_parts(site: &Site, context: &StepContext, key: &str, built: &Built, id: &str) -> Result<(), StepError> {
     let total = built.size_bytes;
+    let digests = part_digests(built).await?;
     let count = total.div_ceil(PART_BYTES);
+    let digests = &digests;
     let parts = futures::stream::iter(0..count).map(|index| async move {
         let offset = index * PART_BYTES;
         let length = PART_BYTES.min(total - offset);
@@ -171,7 +176,9 @@ async fn send_parts(site: &Site, context: &StepContext, key: &str, built: &Built
             .map_err(|error| StepError::failed(format!("{} cannot be read", built.archive.display())).because(error))?;
         let number = i32::try_from(index + 1).expect("at most 10,000 parts");
         let call = site.clients.s3.upload_part().bucket(site.bucket()).key(key).upload_id(id).part_number(number);
-        let answer = call.checksum_algorithm(ChecksumAlgorithm::Sha256).body(body).send().await;
+        // Told beforehand, not computed while sending: what S3 keeps is what was built, or the part is refused.
+        let digest = &digests[usize::try_from(index).expect("at most 10,000 parts")];
+        let answer = call.checksum_sha256(digest).body(body).send().await;
         let answer = answer.map_err(|error| CloudError::of(format!("upload part {number} of {key}"), error))?;
         let part = CompletedPart::builder()
             .part_number(number)
@@ -195,6 +202,45 @@ async fn send_parts(site: &Site, context: &StepContext, key: &str, built: &Built
     let call = call.multipart_upload(complete).if_none_match("*");
     call.send().await.map_err(|error| CloudError::of(format!("complete the upload of {key}"), error))?;
     Ok(())
+}
+
+/// The SHA-256 of each part, in base64, of a file that is still what was built.
+async fn part_digests(built: &Built) -> Result<Vec<String>, StepError> {
+    let path = built.archive.clone();
+    let read = move || -> std::io::Result<(String, Vec<String>)> {
+        let (mut file, mut whole, mut parts) = (std::fs::File::open(path)?, Sha256::new(), Vec::new());
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            let mut part = Sha256::new();
+            let mut left = PART_BYTES;
+            while left > 0 {
+                let limit = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+                let count = file.read(&mut buffer[..limit])?;
+                if count == 0 {
+                    break;
+                }
+                whole.update(&buffer[..count]);
+                part.update(&buffer[..count]);
+                left -= count as u64;
+            }
+            if left == PART_BYTES {
+                return Ok((hex::encode(whole.finalize()), parts));
+            }
+            parts.push(STANDARD.encode(part.finalize()));
+        }
+    };
+    let read = tokio::task::spawn_blocking(read).await;
+    let (whole, parts) = read
+        .map_err(|error| StepError::failed("reading the archive was cut off").because(error))?
+        .map_err(|error| gone(&built.archive, error))?;
+    match whole == built.sha256 {
+        true => Ok(parts),
+        false => Err(StepError::new(
+            ErrorKind::Changed,
+            format!("{} is not what was built: something has changed it since", built.archive.display()),
+        )
+        .hint("nothing was published; deploy again")),
+    }
 }
 
 fn gone(path: &std::path::Path, error: std::io::Error) -> StepError {

@@ -63,7 +63,7 @@ pub(crate) async fn take(hands: &Hands, run: &RunId, wish: Wish) -> Result<Found
         Next::WriteOff => Course::WriteOff,
         Next::Go(Direction::Forward) => {
             let address = facts::own_address(site).await;
-            let renewals = renewal::of(&plan, &progress, address);
+            let renewals = renewal::of(&plan, &progress);
             renewal::adapt(&mut plan, address);
             Course::Forward { renewals }
         }

@@ -66,9 +66,10 @@ pub fn manifest_key(root: &str, version: Version) -> String {
     format!("{root}{version}/manifest.json")
 }
 
-/// Who made the version: written first, so that two builds in one second cannot take the same name.
+/// Who made the version: written first, so that two builds in one second cannot take the same name. Beside the versions'
+/// folders: a name that is only taken is no version yet, and retention does not count it.
 pub fn reservation_key(root: &str, version: Version) -> String {
-    format!("{root}{version}/run.json")
+    format!("{root}reservations/{version}.json")
 }
 
 pub fn inputs_key(root: &str, fingerprint: &str) -> String {
@@ -107,8 +108,7 @@ impl Site {
         }
     }
 
-    /// All versions that have a folder in the bucket, newest first. One whose manifest is missing was reserved by a run
-    /// that has not published it.
+    /// All versions that have a folder in the bucket, newest first. One whose manifest is missing is being published.
     pub async fn versions(&self) -> Result<Vec<Version>, ReleasesError> {
         let names = self.store.folders(&self.root).await?;
         let mut versions: Vec<Version> = names.iter().filter_map(|name| name.parse().ok()).collect();

@@ -1,5 +1,5 @@
 //! What a process that goes on with another's run has to make anew: whatever exists only on the machine that died, and
-//! whatever was made for that machine's address. Pure: plan, journal and address in, steps out.
+//! whatever was made for that machine alone. Pure: plan and journal in, steps out.
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
@@ -13,7 +13,7 @@ use alcedo_pipeline::{
 use crate::{action::Action, bake, build, launch};
 
 /// The steps, each with the reason.
-pub fn of(plan: &Plan, progress: &Progress, address: Option<Ipv4Addr>) -> Vec<(StepId, String)> {
+pub fn of(plan: &Plan, progress: &Progress) -> Vec<(StepId, String)> {
     let look = Look { plan, progress };
     let mut renew = BTreeMap::new();
     let mut add = |id: &StepId, why: &str| {
@@ -24,11 +24,14 @@ pub fn of(plan: &Plan, progress: &Progress, address: Option<Ipv4Addr>) -> Vec<(S
     if look.is_pending(|action| matches!(action, Action::UploadArtifact(_))) {
         add(&build::RUN.into(), "the archive was on the machine that built it");
     }
-    // The private half of the run's key was in the memory of the process that made it.
+    // The private half of the run's key was in the memory of the process that made it, and the watchdog of a process that
+    // dies ends its builder.
     const KEY_LOST: &str = "the ephemeral key was lost with the process that made it";
-    if look.is_pending(|action| matches!(action, Action::Provision(_))) {
+    if look.is_pending(|action| matches!(action, Action::CreateImage(_))) {
         add(&bake::KEY.into(), KEY_LOST);
-        add(&bake::BUILDER.into(), "the builder admits the key that was lost");
+        for id in [bake::BUILDER, bake::PROVISION, bake::IMAGE] {
+            add(&id.into(), "the builder admits the key that was lost");
+        }
     }
     let logs_in =
         |action: &Action| matches!(action, Action::SmokeTest(test) if test.checks.iter().any(Check::needs_ssh));
@@ -38,15 +41,8 @@ pub fn of(plan: &Plan, progress: &Progress, address: Option<Ipv4Addr>) -> Vec<(S
             add(&id.into(), "the servers admit the key that was lost");
         }
     }
-    for (step, open) in look.steps().filter_map(|(step, action)| match action {
-        Action::OpenIngress(open) => Some((step, open)),
-        _ => None,
-    }) {
-        let closes = |action: &Action| matches!(action, Action::CloseIngress(close) if close.opened_by == step.id);
-        let is_for = look.address_of(&step.id).unwrap_or(open.address);
-        if look.is_pending(closes) && address.is_some_and(|here| here != is_for) {
-            add(&step.id, "it is open for the address of another machine");
-        }
+    for id in look.ingress_in_use() {
+        add(&id, "it was for the process that died, and its watchdog closes it");
     }
     renew.into_iter().collect()
 }
@@ -88,8 +84,18 @@ impl Look<'_> {
         self.steps().any(|(step, action)| such(&action) && self.progress.status(&step.id) != Status::Succeeded)
     }
 
-    /// Whom an ingress step has let in, where it came that far.
-    fn address_of(&self, id: &StepId) -> Option<Ipv4Addr> {
-        self.progress.steps.get(id)?.output.as_ref()?.get("address")?.as_str()?.parse().ok()
+    /// The steps that open a port which a step still to be done needs.
+    fn ingress_in_use(&self) -> Vec<StepId> {
+        let opened = self.steps().filter(|(_, action)| matches!(action, Action::OpenIngress(_)));
+        let in_use = |id: &StepId| {
+            let closes = |action: &Action| matches!(action, Action::CloseIngress(close) if close.opened_by == *id);
+            let until_closed =
+                self.steps().skip_while(|(step, _)| step.id != *id).take_while(|(_, action)| !closes(action));
+            until_closed.skip(1).any(|(step, action)| {
+                matches!(action, Action::Provision(_) | Action::SmokeTest(_) | Action::CreateImage(_))
+                    && self.progress.status(&step.id) != Status::Succeeded
+            })
+        };
+        opened.map(|(step, _)| step.id.clone()).filter(in_use).collect()
     }
 }

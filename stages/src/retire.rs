@@ -132,11 +132,18 @@ impl Prune {
             delete_image(&site.clients, &image.ami, &image.snapshots).await?;
             context.output_line(format!("removed image {}", image.name));
         }
+        let mut removed = 0;
         for version in &self.versions {
+            let unreadable = |error| StepError::new(ErrorKind::Service, "the bucket cannot be read").because(error);
+            if site.manifest(*version).await.map_err(unreadable)?.is_none() {
+                context.output_line(format!("left {version}, which is not published: a run may be at work on it"));
+                continue;
+            }
             remove_version(site, *version).await?;
+            removed += 1;
             context.output_line(format!("removed artifact {version}"));
         }
-        Ok(json!({ "images": self.images.len(), "versions": self.versions.len() }))
+        Ok(json!({ "images": self.images.len(), "versions": removed }))
     }
 }
 
@@ -169,7 +176,9 @@ pub async fn remove_version(site: &Site, version: Version) -> Result<(), StepErr
         .map_err(|error| StepError::new(ErrorKind::Service, format!("could not list {folder}")).because(error))?;
     let manifest = crate::releases::manifest_key(&site.root, version);
     let (first, rest): (Vec<_>, Vec<_>) = listed.into_iter().partition(|key| *key == manifest);
-    for key in first.into_iter().chain(rest) {
+    // The name is free again only when nothing is left under it.
+    let reservation = crate::releases::reservation_key(&site.root, version);
+    for key in first.into_iter().chain(rest).chain([reservation]) {
         let call = site.clients.s3.delete_object().bucket(site.bucket()).key(&key);
         call.send().await.map_err(|error| CloudError::of(format!("remove {key}"), error))?;
     }

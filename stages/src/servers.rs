@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, net::Ipv4Addr, sync::Mutex, time::Duration};
 use alcedo_pipeline::{
     context::StepContext,
     error::{ErrorKind, StepError},
-    ids::StepId,
+    ids::{RunId, StepId},
     resource::Resource,
-    wait::{Look, Wait},
+    wait::{Look, Wait, Waiter},
 };
 use aws_sdk_ec2::types::{
     Filter, HttpTokensState, IamInstanceProfileSpecification, Instance, InstanceMetadataOptionsRequest,
@@ -179,7 +179,7 @@ pub async fn end(clients: &Clients, context: &StepContext, step: &StepId, known:
         if look > 0 {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
-        for id in tagged(clients, context, step).await? {
+        for id in tagged(clients, context.run(), step).await? {
             if !ids.contains(&id) {
                 ids.push(id);
             }
@@ -191,13 +191,13 @@ pub async fn end(clients: &Clients, context: &StepContext, step: &StepId, known:
     terminate(clients, context, &ids).await
 }
 
-/// The servers that carry this run's and step's tags and have not ended.
-pub async fn tagged(clients: &Clients, context: &StepContext, step: &StepId) -> Result<Vec<String>, CloudError> {
+/// The servers that carry a run's and step's tags and have not ended.
+pub async fn tagged(clients: &Clients, run: &RunId, step: &StepId) -> Result<Vec<String>, CloudError> {
     let filter = |name: &str, value: &str| Filter::builder().name(format!("tag:{name}")).values(value).build();
     let call = clients
         .ec2
         .describe_instances()
-        .filters(filter(tags::RUN, context.run().as_str()))
+        .filters(filter(tags::RUN, run.as_str()))
         .filters(filter(tags::STEP, step.as_str()));
     let mut pages = call.into_paginator().send();
     let mut ids = Vec::new();
@@ -221,12 +221,12 @@ const AT_ONCE: usize = 200;
 /// EC2 refuses a whole call for one id that it does not know, and an id that was new a moment ago can be unknown. So only
 /// what Describe shows is told to end, and what it does not show counts as ended only once that has lasted longer than new
 /// instances stay invisible.
-pub async fn terminate(clients: &Clients, context: &StepContext, ids: &[String]) -> Result<(), StepError> {
+pub async fn terminate(clients: &Clients, waiter: &impl Waiter, ids: &[String]) -> Result<(), StepError> {
     let begun = Instant::now();
     // Whether each that is left has been told to end.
     let left = Mutex::new(ids.iter().map(|id| (id.clone(), false)).collect::<BTreeMap<String, bool>>());
     let wait = Wait::new(Duration::from_millis(500), Duration::from_secs(300));
-    wait.until(context, "the servers to end", || async {
+    wait.until(waiter, "the servers to end", || async {
         let mut pending = left.lock().expect("no panic while it is held").clone();
         let states = states(clients, pending.keys()).await?;
         pending.retain(|id, _| match states.get(id) {

@@ -25,7 +25,43 @@ const WORTH_SAYING: Duration = Duration::from_secs(1);
 /// # Errors
 /// When it does not compile.
 pub fn build() -> Result<()> {
-    process::run(Command::new("cargo").current_dir(project::folder()).args(["build", "--quiet", "--package", "alcedo"]))
+    build_as(Profile::Dev)
+}
+
+/// The same in a Cargo profile.
+///
+/// # Errors
+/// When it does not compile.
+pub fn build_as(profile: Profile) -> Result<()> {
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(project::folder()).args(["build", "--quiet", "--package", "alcedo", "--profile", profile.name()]);
+    process::run(&mut cargo)
+}
+
+/// The Cargo profiles that `alcedo` is built with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// As everything else is tested.
+    Dev,
+    /// As users install it.
+    Release,
+}
+
+impl Profile {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Dev => "dev",
+            Self::Release => "release",
+        }
+    }
+
+    /// The folder below `target` that Cargo puts it in.
+    const fn folder(self) -> &'static str {
+        match self {
+            Self::Dev => "debug",
+            Self::Release => "release",
+        }
+    }
 }
 
 /// `alcedo` in one app's folder, with one engine.
@@ -34,6 +70,7 @@ pub struct Alcedo {
     folder: PathBuf,
     docker_host: String,
     region_folder: Option<PathBuf>,
+    pub profile: Profile,
 }
 
 /// What `deploy` and `rollback` end with, as far as the chores read it.
@@ -71,13 +108,23 @@ pub struct Step {
 
 impl Alcedo {
     pub fn new(folder: &Path, engine: &Engine) -> Self {
-        Self { folder: folder.to_owned(), docker_host: engine.host(), region_folder: None }
+        Self { folder: folder.to_owned(), docker_host: engine.host(), region_folder: None, profile: Profile::Dev }
     }
 
     /// With a local region that is kept in this folder instead of the user's.
     #[must_use]
     pub fn with_region_folder(self, folder: &Path) -> Self {
         Self { region_folder: Some(folder.to_owned()), ..self }
+    }
+
+    #[must_use]
+    pub fn built_as(self, profile: Profile) -> Self {
+        Self { profile, ..self }
+    }
+
+    /// The program that runs.
+    pub fn program(&self) -> PathBuf {
+        project::target().join(self.profile.folder()).join("alcedo")
     }
 
     fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
@@ -95,7 +142,7 @@ impl Alcedo {
     /// When it fails.
     pub fn show(&self, arguments: &[&str]) -> Result<()> {
         say(&format!("alcedo {}", arguments.join(" ")));
-        process::run(self.command(project::alcedo()).args(arguments))
+        process::run(self.command(self.program()).args(arguments))
     }
 
     /// Runs `deploy` or `rollback`, telling each step as it begins.
@@ -104,7 +151,7 @@ impl Alcedo {
     /// When it fails; what it said about that is shown.
     pub fn run(&self, arguments: &[&str]) -> Result<Report> {
         say(&format!("alcedo {}", arguments.join(" ")));
-        let report = self.follow(self.command(project::alcedo()).args(arguments), &mut |line| say(line))?;
+        let report = self.follow(self.command(self.program()).args(arguments), &mut |line| say(line))?;
         if report.measured.steps.is_empty() {
             say(&format!("  nothing to do: {} is in service", report.version));
         }
@@ -118,7 +165,7 @@ impl Alcedo {
     pub fn measure(&self, arguments: &[&str]) -> Result<(Report, u64)> {
         let memory = project::target().join(format!("bench-memory-{}", std::process::id()));
         let mut command = self.command(std::env::current_exe()?);
-        command.arg("measure").arg("--memory").arg(&memory).arg("--").arg(project::alcedo()).args(arguments);
+        command.arg("measure").arg("--memory").arg(&memory).arg("--").arg(self.program()).args(arguments);
         let report = self.follow(&mut command, &mut |_| {});
         let peak_kib = std::fs::read_to_string(&memory).unwrap_or_default();
         // It may not be there, where the program did not even start; then the report says so.
@@ -133,7 +180,7 @@ impl Alcedo {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
-            .with_context(|| format!("{} does not start", project::alcedo().display()))?;
+            .with_context(|| format!("{} does not start", self.program().display()))?;
         let lines = BufReader::new(child.stdout.take().expect("its standard output is piped")).lines();
         let mut follower = Follower::default();
         for line in lines {

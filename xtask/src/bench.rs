@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
 use crate::{
-    alcedo::{self, Alcedo, Report},
+    alcedo::{self, Alcedo, Profile, Report},
     app_copy::AppCopy,
     demo,
     engine::Engine,
@@ -66,6 +66,10 @@ struct Deploy {
     steps: BTreeMap<String, f64>,
     /// `seconds` without the build's commands and without [`WAITS`].
     own_share_seconds: f64,
+    /// Of the own share, what is the user's own work all the same: provisioning, image checks and smoke tests.
+    users_work_seconds: f64,
+    /// Of the own share, what the cloud takes to change its firewalls.
+    firewall_seconds: f64,
     build_command_seconds: f64,
     uploaded_bytes: u64,
     peak_memory_bytes: u64,
@@ -82,17 +86,18 @@ struct Flow {
     seconds_to_all_traffic: f64,
 }
 
-pub fn run() -> Result<()> {
+pub fn run(profile: Profile) -> Result<()> {
     let engine = setup::ensure(false)?;
     heading("Build alcedo");
-    alcedo::build()?;
+    alcedo::build_as(profile)?;
 
     let app = AppCopy::make("bench")?;
     // A cache of its own makes the first build a cold one.
     let cache = format!("/var/cache/bench-{}", std::process::id());
     app.replace("alcedo.yaml", "/var/cache/go", &cache)?;
     app.replace("alcedo.yaml", &demo::LISTENER_PORT.to_string(), &LISTENER_PORT.to_string())?;
-    let alcedo = Alcedo::new(&app.folder, &engine).with_region_folder(&project::target().join("bench/region"));
+    let alcedo =
+        Alcedo::new(&app.folder, &engine).built_as(profile).with_region_folder(&project::target().join("bench/region"));
 
     heading("A local region of its own");
     alcedo.show(&["image", "build"])?;
@@ -132,13 +137,13 @@ fn measure_in_region(alcedo: &Alcedo, app: &AppCopy) -> Result<Results> {
     say(&format!("{HELP_RUNS} starts of alcedo --help"));
     Ok(Results {
         v: 1,
-        tool: process::output_of(Command::new(project::alcedo()).arg("--version"))?.trim().to_owned(),
-        profile: "dev",
+        tool: process::output_of(Command::new(alcedo.program()).arg("--version"))?.trim().to_owned(),
+        profile: alcedo.profile.name(),
         cpus: std::thread::available_parallelism()?.get(),
         cold,
         one_line_change,
         rollback,
-        help_milliseconds: help_milliseconds()?,
+        help_milliseconds: help_milliseconds(alcedo)?,
     })
 }
 
@@ -179,12 +184,17 @@ impl Deploy {
         let output = |id: &str, key: &str| steps.iter().find(|step| step.id == id).map(|step| step.output[key].clone());
         let build_command = output("build/run", "commands_seconds").and_then(|it| it.as_f64()).unwrap_or_default();
         let waits: f64 = steps.iter().filter(|step| is_wait(&step.id)).map(|step| step.seconds).sum();
+        let of = |ids: &[&str]| -> f64 {
+            steps.iter().filter(|step| ids.contains(&step.id.as_str())).map(|step| step.seconds).sum()
+        };
         let wall = report.measured.wall.as_secs_f64();
         Ok(Self {
             seconds: round(report.measured.wall),
             stages: report.stages.iter().map(|it| (it.stage.clone(), millis(it.seconds))).collect(),
             steps: steps.iter().map(|step| (step.id.clone(), millis(step.seconds))).collect(),
             own_share_seconds: millis(wall - build_command - waits),
+            users_work_seconds: millis(of(&["bake/provision", "smoke/suite"])),
+            firewall_seconds: millis(of(&["bake/open-ssh", "bake/close-ssh", "smoke/open", "smoke/close"])),
             build_command_seconds: millis(build_command),
             uploaded_bytes: output("publish/artifact", "size_bytes").and_then(|it| it.as_u64()).unwrap_or_default(),
             peak_memory_bytes: peak_memory_kib * 1024,
@@ -193,11 +203,11 @@ impl Deploy {
     }
 }
 
-fn help_milliseconds() -> Result<f64> {
+fn help_milliseconds(alcedo: &Alcedo) -> Result<f64> {
     let mut times = Vec::with_capacity(HELP_RUNS);
     for _ in 0..HELP_RUNS {
         let began = Instant::now();
-        ensure!(process::succeeds(Command::new(project::alcedo()).arg("--help")), "alcedo --help failed");
+        ensure!(process::succeeds(Command::new(alcedo.program()).arg("--help")), "alcedo --help failed");
         times.push(began.elapsed());
     }
     Ok(millis(median(times).as_secs_f64() * 1000.0))

@@ -49,7 +49,11 @@ enum Chore {
         filter: Option<String>,
     },
     /// Measure deploys of the example app and print the numbers as JSON
-    Bench,
+    Bench {
+        /// Measure `alcedo` as users install it; building it that way takes a quarter of an hour the first time
+        #[arg(long)]
+        release: bool,
+    },
     /// Run a program and write its peak memory to a file; `bench` calls this
     #[command(hide = true)]
     Measure(process::Measure),
@@ -60,7 +64,7 @@ fn main() -> ExitCode {
         Chore::Setup { tests } => setup::run_chore(tests),
         Chore::Demo { port } => demo::run(port),
         Chore::Test { filter } => test::run(filter.as_deref()),
-        Chore::Bench => bench::run(),
+        Chore::Bench { release } => bench::run(if release { alcedo::Profile::Release } else { alcedo::Profile::Dev }),
         Chore::Measure(what) => return process::measure(&what),
     };
     match done {

@@ -55,7 +55,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result {
 }
 
 async fn show(environment: &Environment, session: &Session) -> Result {
-    let site = session.site(environment).await?;
+    let site = session.swept_site(environment).await?;
     let held = lock::look(site.store.as_ref(), &site.lock_key()).await.map_err(|error| of_lock(&error))?;
     if session.output.is_json() {
         session.output.json(&json!({ "v": 1, "environment": site.environment, "lock": held }));
@@ -88,7 +88,7 @@ fn in_words(environment: &str, held: &Held, now: Timestamp) -> String {
 }
 
 async fn break_it(environment: &Environment, yes: bool, session: &Session) -> Result {
-    let site = session.site(environment).await?;
+    let site = session.swept_site(environment).await?;
     if !yes {
         let held = lock::look(site.store.as_ref(), &site.lock_key()).await.map_err(|error| of_lock(&error))?;
         let whose = held.map_or_else(|| "nobody's".to_owned(), |held| format!("{}'s", held.lease.holder));

@@ -86,6 +86,9 @@ pub enum Command {
     Region(region::Arguments),
     /// Make or list base images
     Image(image::Arguments),
+    /// End what a run has leased when its process dies
+    #[command(hide = true)]
+    Watchdog(crate::watchdog::Arguments),
     /// Write completions for a shell
     Completions(completions::Arguments),
 }
@@ -106,6 +109,7 @@ pub fn run(command: Command, session: &Session) -> Result {
         Command::Doctor(arguments) => doctor::run(&arguments, session),
         Command::Region(arguments) => region::run(arguments, session),
         Command::Image(arguments) => image::run(arguments, session),
+        Command::Watchdog(arguments) => crate::watchdog::run(&arguments, session),
         Command::Completions(arguments) => completions::run(&arguments, session),
     }
 }

@@ -38,7 +38,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result {
     };
     session.block_on(async {
         let signals = Signals::listen()?;
-        let site = signals.or_stop(session.site(&arguments.environment)).await?;
+        let site = signals.or_stop(session.swept_site(&arguments.environment)).await?;
         let plan = async { execute::plan(&site, &request).await.map_err(|error| of_run(&error)) };
         let (plan, _) = signals.or_stop(plan).await?;
         if session.output.is_json() {

@@ -32,7 +32,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result {
     session.block_on(async {
         let signals = Signals::listen()?;
         let look = async {
-            let site = session.site(&arguments.environment).await?;
+            let site = session.swept_site(&arguments.environment).await?;
             overview::releases(&site, arguments.limit).await.map_err(|error| of_overview(&error))
         };
         let releases = signals.or_stop(look).await?;

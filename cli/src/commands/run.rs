@@ -6,6 +6,7 @@ use alcedo_pipeline::{event::Outcome, journal::Record, recovery::Wish, report::R
 use alcedo_stages::{
     execute::{Notice, Order, Prepared, RunError, TakenUp, prepare, take_up},
     facts::{self, Request, public_url},
+    last_resort,
     site::Site,
 };
 use clap::Args;
@@ -19,6 +20,7 @@ use crate::{
     render::{Show, summary::Aftermath},
     session::{Environment, Session},
     signals::Signals,
+    watchdog::Watchdog,
     words::moment,
 };
 
@@ -64,7 +66,7 @@ pub fn take_up_run(
 ) -> Result {
     session.block_on(async {
         let mut signals = Signals::listen()?;
-        let site = signals.or_stop(session.site(environment)).await?;
+        let site = signals.or_stop(session.swept_site(environment)).await?;
         let output = session.output;
         let tell = |notice: Notice| tell(&output, &notice);
         let stop = signals.stop().clone();
@@ -136,10 +138,26 @@ async fn execute(session: &Session, site: &Site, prepared: Prepared, signals: &m
     }
     let mut show = Show::new(session.output, &prepared.plan);
     let plan = prepared.plan.clone();
+    let watchdog = match last_resort::is_needed(&plan) {
+        false => None,
+        true => match Watchdog::start(session, &site.environment, &plan.run, &prepared.lease().nonce) {
+            Ok(watchdog) => Some(watchdog),
+            Err(error) => {
+                let what =
+                    format!("warning: no watchdog: {error}; if this process is killed, the next command closes SSH");
+                session.output.note(&format!("{what}\n"));
+                None
+            }
+        },
+    };
     prepared.history().iter().for_each(|event| show.recall(event));
     let (sender, mut events) = mpsc::unbounded_channel();
     let run = prepared.run(sender, signals.stop().clone());
     let ending = show.follow(run, &mut events, &mut signals.received).await.map_err(|error| of_run(&error))?;
+    // A run that was stopped in the middle is not calm: dropped, the watchdog looks after what is open.
+    if let Some(watchdog) = watchdog {
+        watchdog.calm();
+    }
     let report = Report::of(&Record { plan, events: show.take_kept() });
     // Where it answers is told if it can be known; the run has ended either way.
     let url = match ending.outcome {

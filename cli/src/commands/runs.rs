@@ -70,7 +70,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result {
 }
 
 async fn list(arguments: &Arguments, session: &Session) -> Result {
-    let site = session.site(&arguments.environment).await?;
+    let site = session.swept_site(&arguments.environment).await?;
     let reports = overview::runs(&site, arguments.limit).await.map_err(|error| of_overview(&error))?;
     if session.output.is_json() {
         session.output.json(&json!({ "v": 1, "runs": reports }));
@@ -107,7 +107,7 @@ const fn outcome(outcome: Option<Outcome>) -> &'static str {
 }
 
 async fn show(run: &RunId, environment: &Environment, session: &Session) -> Result {
-    let site = session.site(environment).await?;
+    let site = session.swept_site(environment).await?;
     let record = read(&site, run).await?;
     let report = Report::of(&record);
     if session.output.is_json() {

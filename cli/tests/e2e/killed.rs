@@ -1,62 +1,107 @@
-//! A run whose process dies without a chance to undo anything: the next command ends what it left open.
+//! A run whose process dies without a chance to undo anything: its watchdog ends what it has leased; where that died too,
+//! the next command does; and the run is finished or undone from its journal.
+
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
 use crate::{
+    inventory::Inventory,
     run::{assert_says, text},
-    world::{BUCKET, World},
+    world::World,
 };
 
-/// Where the run that died left the environment's lock.
-const LOCK: &str = "hello/environments/local/lock.json";
+/// A watchdog looks until new rules can no longer be invisible: ten seconds, and the time that the cloud takes.
+const WATCHDOG_WITHIN: Duration = Duration::from_secs(30);
 
 #[test]
-fn what_a_killed_run_left_open_is_closed_by_the_next() {
+fn what_a_killed_run_left_open_is_closed_by_its_watchdog_and_the_run_goes_on() {
     let world = World::new("killed");
     world.app.replace("alcedo.yaml", "count: 2", "count: 1");
     world.app.commit("One server");
     let v1 = world.deploy();
-    world.inventory().assert_nothing_open();
+    let before = world.inventory();
+    before.assert_nothing_open();
     world.tell("deployed the first version");
 
     world.app.greet("Hello, but killed.");
     let traffic = world.traffic();
-    let mut run = world.begin(&["deploy"]);
-    run.until_begins("bake/provision");
-    run.signal(Signal::SIGKILL);
-    assert_eq!(run.end().code, None, "a process that was killed has no exit code");
-    world.empty_tmp();
-    let left = world.inventory();
-    let open = |port: &str| left.of("ingress rule").iter().any(|rule| rule.contains(port) && rule.contains("/32"));
-    assert!(open("tcp 22-22"), "{:#?}", left.of("ingress rule"));
-    assert_eq!((left.of("instance").len(), left.of("key pair").len()), (2, 1), "a builder and its key are left");
+    let killed = killed_in(&world, "bake/provision");
+    let begun = Instant::now();
+    let left = loop {
+        let now = world.inventory();
+        if !is_open(&now) && now.of("key pair").is_empty() && now.of("instance").len() == 1 {
+            break now;
+        }
+        assert!(begun.elapsed() < WATCHDOG_WITHIN, "SSH, key or builder are still there: {now:#?}");
+        std::thread::sleep(Duration::from_millis(250));
+    };
+    left.assert_nothing_open();
+    world.tell(&format!("its watchdog had ended everything after {:.1} s", begun.elapsed().as_secs_f64()));
 
-    // Nobody can know yet that it is dead: its lease says until when it is taken for alive.
-    assert_says(&world.json(&["deploy"]).expect(4).failure(), &["e2e@", "the lock ends by itself"]);
-    left.assert_same(&world.inventory());
-    expire_the_lease(&world);
-
-    let run = world.json(&["deploy"]).expect(0);
+    // What it published is there, and so is its journal: another process finishes it.
+    let run = world.json(&["resume", &killed]).expect(0);
+    assert_eq!(text(&run.report()["run"]), killed);
     let tally = traffic.stop();
     tally.assert_all_answered();
     tally.assert_versions(&[&v1, &run.version()]);
     let after = world.inventory();
     after.assert_nothing_open();
     assert_eq!(after.of("instance").len(), 2, "blue and green, no builder: {:?}", after.of("instance"));
-    assert_eq!(world.fleets(), [(v1, "held".into(), 1, 1), (run.version(), "in-service".into(), 1, 1)]);
-    world.tell("the next deploy ended what was left");
+    let v2 = run.version();
+    assert_eq!(world.fleets(), [(v1, "held".into(), 1, 1), (v2, "in-service".into(), 1, 1)]);
+    world.run(&["resume"]).expect(2);
+    world.tell("resume finished it");
 }
 
-/// What time does two minutes after the last heartbeat, by the lease's own words.
-fn expire_the_lease(world: &World) {
-    let s3 = &world.clients().s3;
-    world.runtime.block_on(async {
-        let there = s3.get_object().bucket(BUCKET).key(LOCK).send().await.expect("the lock is there");
-        let bytes = there.body.collect().await.expect("it can be read").into_bytes();
-        let mut lease: serde_json::Value = serde_json::from_slice(&bytes).expect("a lease is JSON");
-        assert_says(&text(&lease["holder"]), &["e2e@"]);
-        lease["expires"] = lease["since"].clone();
-        let body = serde_json::to_vec(&lease).expect("JSON").into();
-        s3.put_object().bucket(BUCKET).key(LOCK).body(body).send().await.expect("it can be written");
-    });
+#[test]
+fn what_a_run_and_its_watchdog_left_open_is_closed_by_the_next_and_the_run_undone() {
+    let world = World::new("killed-both");
+    world.app.replace("alcedo.yaml", "count: 2", "count: 1");
+    world.app.commit("One server");
+    let v1 = world.deploy();
+    let before = world.inventory();
+    world.tell("deployed the first version");
+
+    world.app.greet("Hello, but killed twice.");
+    let mut run = world.begin(&["deploy"]);
+    run.until_begins("bake/provision");
+    let killed = run.name();
+    run.signal_watchdog(Signal::SIGKILL);
+    run.signal(Signal::SIGKILL);
+    assert_eq!(run.end().code, None, "a process that was killed has no exit code");
+    world.empty_tmp();
+    let left = world.inventory();
+    assert!(is_open(&left), "{:#?}", left.of("ingress rule"));
+    assert_eq!((left.of("instance").len(), left.of("key pair").len()), (2, 1), "a builder and its key are left");
+
+    // Any command closes it, and says so; the dead process's lease is not waited for on the same machine.
+    let status = world.run(&["status"]).expect(0);
+    assert_says(&status.stderr, &["closed port 22", &killed]);
+    let closed = world.inventory();
+    assert!(!is_open(&closed), "{:#?}", closed.of("ingress rule"));
+    assert_eq!(closed.of("instance").len(), 1, "the builder is gone");
+    world.tell("status closed what was open");
+
+    let undone = world.run(&["rollback", "--run", &killed]).expect(0);
+    assert_says(&undone.stdout, &["undo"]);
+    before.assert_same(&world.inventory());
+    world.assert_answers(&v1);
+    world.tell("rollback --run undid the rest");
+}
+
+/// Deploys, and kills the process as soon as the step begins. Answers the run's name.
+fn killed_in(world: &World, step: &str) -> String {
+    let mut run = world.begin(&["deploy"]);
+    run.until_begins(step);
+    let name = run.name();
+    assert!(is_open(&world.inventory()), "SSH is open while {step} runs");
+    run.signal(Signal::SIGKILL);
+    assert_eq!(run.end().code, None, "a process that was killed has no exit code");
+    world.empty_tmp();
+    name
+}
+
+fn is_open(inventory: &Inventory) -> bool {
+    inventory.of("ingress rule").iter().any(|rule| rule.contains("tcp 22-22") && rule.contains("/32"))
 }

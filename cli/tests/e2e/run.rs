@@ -86,6 +86,28 @@ impl Running {
         }
     }
 
+    /// The run's name, as its first event tells it.
+    pub fn name(&self) -> String {
+        text(&self.events.first().expect("it has begun")["run"])
+    }
+
+    /// Signals the run's watchdog: its child of that name.
+    pub fn signal_watchdog(&self, signal: Signal) {
+        let pid = self.child.id().expect("it has not been waited for");
+        let children = std::fs::read_dir(format!("/proc/{pid}/task")).expect("alcedo runs").flat_map(|task| {
+            let task = task.expect("a task").path().join("children");
+            let children = std::fs::read_to_string(task).unwrap_or_default();
+            children.split_whitespace().map(|pid| pid.parse::<i32>().expect("a number")).collect::<Vec<_>>()
+        });
+        let is_watchdog = |pid: &i32| {
+            let words = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            words.split('\0').nth(1) == Some("watchdog")
+        };
+        let watchdogs: Vec<i32> = children.filter(is_watchdog).collect();
+        assert_eq!(watchdogs.len(), 1, "a run that opens SSH has one watchdog");
+        kill(Pid::from_raw(watchdogs[0]), signal).expect("it runs");
+    }
+
     pub fn signal(&self, signal: Signal) {
         let pid = self.child.id().expect("it has not been waited for");
         kill(Pid::from_raw(i32::try_from(pid).expect("a process number")), signal).expect("alcedo runs");

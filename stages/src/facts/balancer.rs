@@ -2,7 +2,7 @@
 
 use aws_sdk_elasticloadbalancingv2::types::{Listener, LoadBalancer, Rule};
 
-use super::{Balancer, FactsError};
+use super::{Balancer, FactsError, Secured};
 use crate::{
     cloud_error::CloudError,
     listener::{Place, Routing},
@@ -64,6 +64,7 @@ pub async fn observe(site: &Site) -> Result<Balancer, FactsError> {
         vpc: found.vpc_id().unwrap_or_default().to_owned(),
         protocol: listener.protocol().map(|protocol| protocol.as_str().to_owned()).unwrap_or_default(),
         port: wanted.port,
+        secured: secured(listener),
         routing: readable(&actions, wanted.port)?,
         listener: listener_arn,
         place,
@@ -71,6 +72,11 @@ pub async fn observe(site: &Site) -> Result<Balancer, FactsError> {
         preview_listener,
         arn,
     })
+}
+
+fn secured(listener: &Listener) -> Option<Secured> {
+    let certificate = listener.certificates().iter().find_map(|it| it.certificate_arn())?.to_owned();
+    Some(Secured { certificate, policy: listener.ssl_policy().map(str::to_owned) })
 }
 
 async fn find_balancer(site: &Site, name: &str) -> Result<LoadBalancer, FactsError> {

@@ -94,7 +94,7 @@ pub(super) fn steps<'a>(case: &Case<'a>, draft: &mut Draft) -> Result<Option<&'a
     );
     draft.add(
         stage,
-        "bake/provision",
+        bake::PROVISION,
         Sign::Change,
         format!("provision it with {}, check it, scrub it", target.version),
         None::<&str>,

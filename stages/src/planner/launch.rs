@@ -140,6 +140,7 @@ fn attach_preview(case: &Case<'_>) -> Result<(String, preview::AttachPreview), P
         port,
         listener: there.as_ref().map(|(arn, _)| arn.clone()),
         before: there.map(|(_, routing)| routing),
+        secured: facts.balancer.secured.clone(),
     };
     Ok((format!("route port {port}"), action))
 }

@@ -60,6 +60,7 @@ impl Environment {
             "hold": { "for": "10m", "attended": false },
         });
         let balancer = Balancer {
+            secured: None,
             arn: "arn:aws:elasticloadbalancing:eu-west-1:1:loadbalancer/app/public/1".into(),
             name: "public".into(),
             dns_name: "public-1.eu-west-1.elb.amazonaws.com".into(),
