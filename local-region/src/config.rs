@@ -136,6 +136,10 @@ pub enum Backing {
 pub struct Lags {
     /// How long a new id can stay unknown to Describe calls (`Invalid…NotFound`) after the call that made it.
     pub new_record: Duration,
+    /// Whether each reading lags by a span of its own, up to [`Lags::new_record`]: one Describe may show what the next does
+    /// not, as AWS's readers do who are answered from different copies.
+    #[serde(default)]
+    pub readers_differ: bool,
     /// Balancer nodes: how many, and over how long they take up a changed listener, one after another.
     pub balancer_nodes: u8,
     pub propagation: Duration,
@@ -160,6 +164,7 @@ impl Lags {
     pub fn quick() -> Self {
         Self {
             new_record: Duration::from_millis(50),
+            readers_differ: false,
             balancer_nodes: 2,
             propagation: Duration::from_millis(300),
             target_health: Duration::from_millis(50),
@@ -175,6 +180,7 @@ impl Lags {
     pub fn aws() -> Self {
         Self {
             new_record: Duration::from_secs(2),
+            readers_differ: true,
             balancer_nodes: 4,
             propagation: Duration::from_secs(30),
             target_health: Duration::from_secs(1),

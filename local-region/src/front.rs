@@ -11,7 +11,8 @@ use http::{HeaderValue, Method, StatusCode, header::CONTENT_TYPE, request::Parts
 use s3s::service::S3Service;
 
 use crate::{
-    firewall,
+    faults::{self, Asked, Strike, When},
+    faults_api, firewall,
     region::Region,
     servers,
     wire::{
@@ -40,6 +41,15 @@ enum Service {
 }
 
 impl Service {
+    /// The name in a credential scope.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Ec2 => "ec2",
+            Self::Elbv2 => "elasticloadbalancing",
+            Self::Sts => "sts",
+        }
+    }
+
     /// The service of a credential scope's name; `None` for S3 and anything else.
     fn named(name: &str) -> Option<Self> {
         match name {
@@ -62,17 +72,65 @@ pub async fn answer(State(front): State<Arc<Front>>, request: Request) -> Respon
         None if parts.method == Method::GET && parts.uri.path() == "/checkip" => {
             format!("{}\n", front.region.network.gateway).into_response()
         }
+        _ if faults_api::is_meant(&parts) => faults_api::answer(&front.region, &front.keys, &parts, body).await,
         Some(signed) if let Some(service) = Service::named(&signed.service) => {
-            let outcome = query(&front, service, signed, &parts, body).await;
-            encode(service, outcome, &id)
+            query(&front, service, signed, &parts, body, &id).await
         }
-        _ => s3(&front, parts, body).await,
+        _ => {
+            let operation = faults::s3_operation(&parts.method, &parts.uri);
+            let about = parts.uri.to_string();
+            let asked = Asked { service: "s3", operation, about: &about };
+            struck(&front.region, &asked, s3(&front, parts, body), |code, status| s3_error(code, status, &id)).await
+        }
     };
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert("x-amzn-requestid", value.clone());
         response.headers_mut().insert("x-amz-request-id", value);
     }
     response
+}
+
+/// Answers a call, unless a fault has it that it goes another way.
+async fn struck(
+    region: &Region,
+    asked: &Asked<'_>,
+    effect: impl Future<Output = Response>,
+    error: impl Fn(&str, u16) -> Response,
+) -> Response {
+    let clock = region.clock.as_ref();
+    let strike = match region.faults.strike(asked, When::Before, clock).await {
+        None => {
+            let response = effect.await;
+            match region.faults.strike(asked, When::After, clock).await {
+                None => {
+                    region.faults.log(region.clock.now(), asked, Some(response.status().as_u16()));
+                    return response;
+                }
+                Some(strike) => strike,
+            }
+        }
+        Some(strike) => strike,
+    };
+    match strike {
+        Strike::Error { code, status } => {
+            region.faults.log(region.clock.now(), asked, Some(status));
+            error(&code, status)
+        }
+        Strike::LoseAnswer => {
+            region.faults.log(region.clock.now(), asked, None);
+            // Ends the connection's task, and with it the connection. Unlike a panic it says nothing: it is meant.
+            std::panic::resume_unwind(Box::new("the answer is lost, as a fault asked"))
+        }
+    }
+}
+
+fn s3_error(code: &str, status: u16, id: &str) -> Response {
+    let document = Xml::node(
+        "Error",
+        [Xml::text("Code", code), Xml::text("Message", "A fault asked for this."), Xml::text("RequestId", id)],
+    );
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
+    (status, [(CONTENT_TYPE, "application/xml")], document.document()).into_response()
 }
 
 /// For whoever wants to know whether, and which, region answers here.
@@ -100,12 +158,36 @@ async fn s3(front: &Front, parts: Parts, body: Body) -> Response {
     }
 }
 
-async fn query(front: &Front, service: Service, signed: &Signed, parts: &Parts, body: Body) -> Result<Xml, ApiError> {
-    let body: Bytes = to_bytes(body, BODY_BYTES)
-        .await
-        .map_err(|_| ApiError::with_status(413, "RequestEntityTooLarge", "The request is larger than 1 MiB."))?;
+async fn query(front: &Front, service: Service, signed: &Signed, parts: &Parts, body: Body, id: &str) -> Response {
+    let body: Bytes = match to_bytes(body, BODY_BYTES).await {
+        Ok(body) => body,
+        Err(_) => {
+            let error = ApiError::with_status(413, "RequestEntityTooLarge", "The request is larger than 1 MiB.");
+            return encode(service, Err(error), id);
+        }
+    };
+    let form = if body.is_empty() { parts.uri.query().unwrap_or_default().as_bytes() } else { &body };
+    let params = Params::decode(form);
+    let about = String::from_utf8_lossy(form).into_owned();
+    let operation = params.require("Action").unwrap_or("Unknown").to_owned();
+    let asked = Asked { service: service.name(), operation: &operation, about: &about };
+    let effect = async { encode(service, outcome(front, service, signed, parts, &body, &params).await, id) };
+    struck(&front.region, &asked, effect, |code, status| {
+        encode(service, Err(ApiError::with_status(status, code, "A fault asked for this.")), id)
+    })
+    .await
+}
+
+async fn outcome(
+    front: &Front,
+    service: Service,
+    signed: &Signed,
+    parts: &Parts,
+    body: &Bytes,
+    params: &Params,
+) -> Result<Xml, ApiError> {
     // By the machine's clock, which is the one that clients sign by; the region's own may be a simulation's.
-    signed.verify(parts, &body, &front.keys, SystemTime::now())?;
+    signed.verify(parts, body, &front.keys, SystemTime::now())?;
     let region = &front.region;
     let own = &region.config.region;
     if signed.region != *own && service != Service::Sts {
@@ -115,11 +197,6 @@ async fn query(front: &Front, service: Service, signed: &Signed, parts: &Parts, 
             format!("Credential should be scoped to a valid region, not '{}'. This one is '{own}'.", signed.region),
         ));
     }
-    let params = if body.is_empty() {
-        Params::decode(parts.uri.query().unwrap_or_default().as_bytes())
-    } else {
-        Params::decode(&body)
-    };
     let action = params.require("Action")?;
     let reads = ["Describe", "Get", "List"].iter().any(|verb| action.starts_with(verb));
     let unsaved = |why: String| {
@@ -129,7 +206,7 @@ async fn query(front: &Front, service: Service, signed: &Signed, parts: &Parts, 
     if let Some(why) = region.catch_up().filter(|_| !reads) {
         return Err(unsaved(why));
     }
-    let answer = dispatch(service, action, &params, region).await?;
+    let answer = dispatch(service, action, params, region).await?;
     // Whether such a change outlives the region is unknown, and an error says just that.
     match region.unsaved().filter(|_| !reads) {
         Some(why) => Err(unsaved(why)),

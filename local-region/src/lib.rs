@@ -8,6 +8,7 @@
 //! | [`server`], `front` | start and stop; the HTTP front: signature check, throttling, dispatch by service and action |
 //! | [`wire`] | query-protocol parameters in, XML out: each action reads its call, changes the records, answers |
 //! | [`servers`], [`firewall`] | make machines and their networks follow the records |
+//! | [`faults`] | what goes wrong on demand, and the log of calls |
 //! | [`region`] | one running region: configuration, clock, records, machines; saves the records after each change |
 //! | [`state`] | records and pure state machines; no I/O, no clock of their own |
 //! | [`instances`], [`balancer`], [`metadata`], [`s3`] | what is real behind the records |
@@ -18,6 +19,8 @@
 pub mod balancer;
 pub mod clock;
 pub mod config;
+pub mod faults;
+mod faults_api;
 pub mod firewall;
 mod front;
 pub mod instances;

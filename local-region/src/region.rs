@@ -13,6 +13,7 @@ use crate::{
     balancer::Ports,
     clock::Clock,
     config::Config,
+    faults::Faults,
     firewall::Firewalls,
     instances::{Machines, Network},
     state::{World, ec2::Moment},
@@ -32,6 +33,8 @@ pub struct Region {
     pub(crate) stopping: CancellationToken,
     pub(crate) firewalls: Firewalls,
     pub(crate) throttle: Throttle,
+    /// What goes wrong on demand, and the log of calls.
+    pub faults: Faults,
     world: Mutex<World>,
     changed: watch::Sender<u64>,
     /// Why the last save failed, until one succeeds again.
@@ -57,6 +60,7 @@ impl Region {
             stopping: CancellationToken::new(),
             firewalls: Firewalls::default(),
             throttle: Throttle::default(),
+            faults: Faults::default(),
             world: Mutex::new(world),
             changed: watch::Sender::new(0),
             unsaved: Mutex::new(None),
@@ -111,7 +115,9 @@ impl Region {
 
     /// Now, with the lag by which readers see changes.
     pub fn moment(&self) -> Moment {
-        Moment::new(self.clock.now(), self.config.lags.new_record)
+        let lag = self.config.lags.new_record;
+        let lag = if self.config.lags.readers_differ { lag.mul_f64(rand::random::<f64>()) } else { lag };
+        Moment::new(self.clock.now(), lag)
     }
 
     /// The right to work on one server: two changes of one machine follow one another.

@@ -252,7 +252,7 @@ fn summary_of_a_run_that_is_stuck_names_what_is_left() {
         left: instance i-0123456789abcdef0
               aws ec2 terminate-instances --instance-ids i-0123456789abcdef0
       details    alcedo runs show 20261120-190512-7f3a --env local
-      go on      alcedo status --env local shows what has traffic; mend, then run it again
+      go on      mend what it says, then: alcedo resume 20261120-190512-7f3a --env local
     ");
 }
 
@@ -280,7 +280,7 @@ fn summary_of_a_run_stuck_after_the_point_of_no_return_leaves_green_alone() {
         deregister 2026.1119.80000
         terminate the 2 servers of 2026.1119.80000
       details    alcedo runs show 20261120-190512-7f3a --env local
-      go on      alcedo status --env local shows what has traffic; mend, then run it again
+      go on      mend what it says, then: alcedo resume 20261120-190512-7f3a --env local
     ");
 }
 
