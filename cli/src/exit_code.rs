@@ -7,7 +7,7 @@
 //! | 2 | bad usage or a bad file; nothing was begun |
 //! | 3 | stuck: something could be neither finished nor undone; the output says what and how to go on |
 //! | 4 | another run holds the environment |
-//! | 129, 130, 143 | SIGHUP, SIGINT, SIGTERM; everything that was begun is undone |
+//! | 129, 130, 141, 143 | SIGHUP, SIGINT, SIGPIPE, SIGTERM; everything that was begun is undone |
 
 use alcedo_pipeline::{event::Outcome, journal::JournalError, lock::LockError};
 
@@ -32,6 +32,7 @@ impl ExitCode {
     pub const HANGUP: Self = Self(129);
     pub const INTERRUPTED: Self = Self(130);
     pub const TERMINATED: Self = Self(143);
+    pub const PIPE: Self = Self(141);
 
     /// The end of a run. `signal` is the first that came in, if any did. A run that did what it was asked although a
     /// signal came in is done; one that got stuck is stuck, whatever stopped it.
@@ -51,6 +52,7 @@ impl ExitCode {
             Signal::Hangup => Self::HANGUP,
             Signal::Interrupt => Self::INTERRUPTED,
             Signal::Terminate => Self::TERMINATED,
+            Signal::Pipe => Self::PIPE,
         }
     }
 

@@ -1,8 +1,9 @@
-//! SIGINT, SIGTERM and SIGHUP: the first tells the run to stop and unwind, a second SIGINT leaves at once.
+//! SIGINT, SIGTERM, SIGHUP and SIGPIPE: the first tells the run to stop and unwind, a second SIGINT leaves at once.
 //!
-//! SIGPIPE is ignored, as Rust's runtime has it: a write to a closed pipe fails, and [`crate::output`] drops it.
+//! SIGPIPE itself is ignored, as Rust's runtime has it: a write to a closed pipe fails instead, and whoever shows the run
+//! reports that here. Words beside a run are no such reason: [`crate::output`] drops them.
 
-use std::{fmt, sync::OnceLock};
+use std::{fmt, io, sync::OnceLock};
 
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -18,6 +19,8 @@ pub enum Signal {
     Interrupt,
     Terminate,
     Hangup,
+    /// Nobody reads what the run tells.
+    Pipe,
 }
 
 impl fmt::Display for Signal {
@@ -26,6 +29,7 @@ impl fmt::Display for Signal {
             Self::Interrupt => "SIGINT",
             Self::Terminate => "SIGTERM",
             Self::Hangup => "SIGHUP",
+            Self::Pipe => "SIGPIPE",
         })
     }
 }
@@ -36,6 +40,51 @@ pub struct Signals {
     first: std::sync::Arc<OnceLock<Signal>>,
     /// Every signal, in order: the first has already stopped the run, the others are for whoever shows it.
     pub received: mpsc::UnboundedReceiver<Signal>,
+}
+
+/// Reports that nobody reads any more.
+#[derive(Clone)]
+pub struct Pipe {
+    stop: CancellationToken,
+    first: std::sync::Arc<OnceLock<Signal>>,
+}
+
+impl Pipe {
+    pub fn is_closed(&self) {
+        let _ = self.first.set(Signal::Pipe);
+        self.stop.cancel();
+    }
+}
+
+/// Writes on, and reports a pipe that is closed.
+pub struct Watched<W> {
+    inner: W,
+    pipe: Pipe,
+}
+
+impl<W> Watched<W> {
+    pub fn new(inner: W, pipe: Pipe) -> Self {
+        Self { inner, pipe }
+    }
+
+    fn look<T>(&self, done: io::Result<T>) -> io::Result<T> {
+        if done.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
+            self.pipe.is_closed();
+        }
+        done
+    }
+}
+
+impl<W: io::Write> io::Write for Watched<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let done = self.inner.write(bytes);
+        self.look(done)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let done = self.inner.flush();
+        self.look(done)
+    }
 }
 
 impl Signals {
@@ -71,6 +120,11 @@ impl Signals {
             }
         });
         Ok(Self { stop, first, received })
+    }
+
+    /// For whoever finds the pipe closed that the run is told through.
+    pub fn pipe(&self) -> Pipe {
+        Pipe { stop: self.stop.clone(), first: self.first.clone() }
     }
 
     /// Ends when the first signal comes in.

@@ -44,7 +44,17 @@ impl KeyError {
 impl EphemeralKey {
     /// Makes one. `comment` ends up in the public half; it tells a person who meets the key where it came from.
     pub async fn generate(comment: &str) -> Result<Self, KeyError> {
-        let folder = private_folder().map_err(KeyError::Keep)?;
+        Self::keep_in(private_folder().map_err(KeyError::Keep)?, comment).await
+    }
+
+    /// The same, in a folder of its own below `parent`: whoever removes that has removed the key.
+    pub async fn generate_in(parent: &Path, comment: &str) -> Result<Self, KeyError> {
+        let mut builder = tempfile::Builder::new();
+        builder.prefix("key-").permissions(Permissions::from_mode(0o700));
+        Self::keep_in(builder.tempdir_in(parent).map_err(KeyError::Keep)?, comment).await
+    }
+
+    async fn keep_in(folder: TempDir, comment: &str) -> Result<Self, KeyError> {
         let private = folder.path().join("key");
         let output = Command::new("ssh-keygen")
             .args(["-q", "-t", "ed25519", "-N", "", "-C", comment, "-f"])

@@ -35,6 +35,8 @@ pub struct Region {
     pub(crate) throttle: Throttle,
     /// What goes wrong on demand, and the log of calls.
     pub faults: Faults,
+    /// See [`Region::lag_new_records`].
+    new_record: Mutex<Duration>,
     world: Mutex<World>,
     changed: watch::Sender<u64>,
     /// Why the last save failed, until one succeeds again.
@@ -51,6 +53,7 @@ impl Region {
         world: World,
     ) -> Self {
         Self {
+            new_record: Mutex::new(config.lags.new_record),
             config,
             clock,
             machines,
@@ -115,9 +118,14 @@ impl Region {
 
     /// Now, with the lag by which readers see changes.
     pub fn moment(&self) -> Moment {
-        let lag = self.config.lags.new_record;
+        let lag = *held(&self.new_record);
         let lag = if self.config.lags.readers_differ { lag.mul_f64(rand::random::<f64>()) } else { lag };
         Moment::new(self.clock.now(), lag)
+    }
+
+    /// Changes how long new records stay unknown, from now on; a start has it from the configuration.
+    pub fn lag_new_records(&self, lag: Duration) {
+        *held(&self.new_record) = lag;
     }
 
     /// The right to work on one server: two changes of one machine follow one another.

@@ -291,6 +291,15 @@ pub async fn open_runs(store: &dyn Store, root: &str, environment: &str) -> Resu
     Ok(keys.iter().filter_map(|key| key.strip_prefix(&folder)?.parse().ok()).collect())
 }
 
+/// The same of all environments of an app, in no order that matters.
+///
+/// # Errors
+/// The store's.
+pub async fn open_runs_of_all(store: &dyn Store, root: &str) -> Result<Vec<RunId>, StoreError> {
+    let keys = store.list(&format!("{root}environments/")).await?;
+    Ok(keys.iter().filter_map(|key| key.split_once("/open/")?.1.parse().ok()).collect())
+}
+
 /// Takes a run off the list of those that have not come to their end. Its journal stays.
 ///
 /// # Errors

@@ -35,7 +35,7 @@ use crate::{
 const GRACE: Duration = Duration::from_secs(150);
 
 /// Waits between the attempts of an undo that fails.
-const UNDO_BACKOFF: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(9)];
+pub const UNDO_PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(9)];
 
 /// Longest time that a failed step's servers are looked at before they go.
 const EXAMINATION: Duration = Duration::from_secs(90);
@@ -74,6 +74,8 @@ pub struct Ground {
     pub clock: Arc<dyn Clock>,
     /// Of the environment's lease; `None` where nobody else can be at work.
     pub fence: Option<Fence>,
+    /// See [`UNDO_PAUSES`].
+    pub undo_pauses: [Duration; 3],
 }
 
 /// Executes one plan.
@@ -82,6 +84,7 @@ pub struct Runner<'a> {
     steps: &'a dyn Steps,
     outlet: Arc<Outlet>,
     fence: Option<Fence>,
+    undo_pauses: [Duration; 3],
     cancel: CancellationToken,
 }
 
@@ -101,9 +104,10 @@ impl<'a> Runner<'a> {
             journal: Mutex::new(journal),
             progress: std::sync::Mutex::new(progress),
             events,
-            clock: ground.clock,
+            clock: ground.clock.clone(),
         };
-        Self { plan: Arc::new(plan), steps, outlet: Arc::new(outlet), fence: ground.fence, cancel }
+        let Ground { fence, undo_pauses, .. } = ground;
+        Self { plan: Arc::new(plan), steps, outlet: Arc::new(outlet), fence, undo_pauses, cancel }
     }
 
     /// Runs to an end. The first event says whether it begins or goes on.
@@ -341,7 +345,7 @@ impl<'a> Runner<'a> {
     async fn undo_with_patience(&self, planned: &PlannedStep) -> Result<Result<(), ErrorRecord>, Halt> {
         // An unwind is not interrupted by the request that caused it.
         let context = self.context(&planned.id, CancellationToken::new());
-        let mut backoff = UNDO_BACKOFF.into_iter();
+        let mut backoff = self.undo_pauses.into_iter();
         loop {
             self.check()?;
             let result = match self.steps.step(planned) {

@@ -12,7 +12,7 @@ use alcedo_pipeline::{
     plan::{Plan, PlannedStep, Purpose, Sign, Stage},
     report::Report,
     resource::Resource,
-    runner::{Direction, Ending, Ground, Runner},
+    runner::{Direction, Ending, Ground, Runner, UNDO_PAUSES},
     status::Progress,
     step::{Step, Steps},
     store::{MemoryStore, Store},
@@ -144,7 +144,7 @@ async fn execute(steps: &[(&str, &str)], cancel: CancellationToken) -> Ran {
 }
 
 fn ground() -> Ground {
-    Ground { clock: Arc::new(SystemClock), fence: None }
+    Ground { clock: Arc::new(SystemClock), fence: None, undo_pauses: UNDO_PAUSES }
 }
 
 fn opening() -> What {

@@ -18,6 +18,7 @@ use aws_sdk_ec2::{
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::{
     clients::{Clients, ec2_once},
@@ -160,7 +161,7 @@ impl LaunchBuilder {
     }
 
     pub async fn undo(&self, clients: &Clients, context: &StepContext) -> Result<(), StepError> {
-        servers::end(clients, context, context.step(), &servers::ids(&context.owned())).await
+        servers::end(clients, context).await
     }
 }
 
@@ -269,12 +270,8 @@ impl CreateImage {
     }
 
     pub async fn undo(&self, clients: &Clients, context: &StepContext) -> Result<(), StepError> {
-        // An image whose creation was not answered can still be invisible.
-        let looks = if context.owned().is_empty() { 3 } else { 1 };
-        for look in 0..looks {
-            if look > 0 {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
+        let begun = Instant::now();
+        loop {
             let call = clients.ec2.describe_images().owners("self").filters(by_name(&self.name));
             let answer = call.send().await.map_err(|error| CloudError::of("look for the image", error))?;
             if let Some(image) = answer.images().first() {
@@ -283,8 +280,13 @@ impl CreateImage {
                     snapshots.filter_map(|mapping| mapping.ebs()?.snapshot_id().map(str::to_owned)).collect();
                 return retire::delete_image(clients, image.image_id().unwrap_or_default(), &snapshots).await;
             }
+            // An image whose creation was not answered, or was a moment ago, can still be invisible.
+            let is_known = context.maybe_output::<Value>(context.step().as_str())?.is_some();
+            if is_known || begun.elapsed() >= clients.visible {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_secs(1).min(clients.visible)).await;
         }
-        Ok(())
     }
 }
 

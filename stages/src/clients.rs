@@ -28,6 +28,9 @@ const ATTEMPT: Duration = Duration::from_secs(30);
 /// Longest time a call may take with its retries.
 const OPERATION: Duration = Duration::from_secs(120);
 
+/// EC2 documents no bound; waiting for seconds is its own advice (*Eventual consistency*, EC2 API developer guide).
+const VISIBLE: Duration = Duration::from_secs(10);
+
 /// The clients of one environment.
 #[derive(Debug, Clone)]
 pub struct Clients {
@@ -39,6 +42,9 @@ pub struct Clients {
     /// The endpoint, where it is not AWS's own.
     pub endpoint: Option<String>,
     pub region: Option<String>,
+    /// How long something new can be invisible to Describe, and unknown to other calls. What nobody has found for longer is
+    /// not there.
+    pub visible: Duration,
     pub store_clock: StoreClock,
     pub clock: SharedClock,
     config: SdkConfig,
@@ -122,6 +128,7 @@ impl Clients {
                 .expect("a client without custom certificates can be built"),
             endpoint,
             region: config.region().map(ToString::to_string),
+            visible: VISIBLE,
             store_clock,
             clock: SharedClock(clock),
             config,
@@ -131,7 +138,11 @@ impl Clients {
     /// The same clients, through which nothing is changed once the environment's lease no longer holds.
     #[must_use]
     pub fn guarded_by(&self, fence: &Fence) -> Self {
-        Self { http: self.http.clone(), ..Self::of(self.config.clone(), self.clock.0.clone(), Some(fence)) }
+        Self {
+            http: self.http.clone(),
+            visible: self.visible,
+            ..Self::of(self.config.clone(), self.clock.0.clone(), Some(fence))
+        }
     }
 }
 

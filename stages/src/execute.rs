@@ -1,6 +1,6 @@
 //! One run from lock to release.
 
-use std::{os::unix::fs::MetadataExt, time::Duration};
+use std::{os::unix::fs::MetadataExt, path::PathBuf, time::Duration};
 
 use alcedo_pipeline::{
     error::StepError,
@@ -11,7 +11,7 @@ use alcedo_pipeline::{
     plan::Plan,
     process::Process,
     recovery::Refusal,
-    runner::{Direction, Ending, Ground, Halt, Runner},
+    runner::{Direction, Ending, Ground, Halt, Runner, UNDO_PAUSES},
     status::{IllegalChange, Progress},
     store::StoreError,
     version::Version,
@@ -206,6 +206,21 @@ pub enum TakenUp {
     Ready(Prepared),
 }
 
+/// Holds the environment while something is done that is no run.
+///
+/// # Errors
+/// Somebody else holds it, or the work's own.
+pub async fn holding<T>(
+    site: &Site,
+    order: &Order<'_>,
+    work: impl AsyncFnOnce(&Site) -> Result<T, RunError>,
+) -> Result<T, RunError> {
+    let lock = acquire(site, &new_run(site, site.now()), order).await?;
+    let done = work(&site.guarded_by(lock.fence())).await;
+    lock.release().await?;
+    done
+}
+
 async fn acquire(site: &Site, run: &RunId, order: &Order<'_>) -> Result<Lock, RunError> {
     let claim = Claim {
         run: run.clone(),
@@ -270,6 +285,11 @@ impl Prepared {
         &self.hands.plain
     }
 
+    /// The folder with what only this process may know; it goes with the run.
+    pub fn secrets(&self) -> PathBuf {
+        self.hands.workshop.folder()
+    }
+
     /// Whether it is another process's run.
     pub fn is_taken_up(&self) -> bool {
         matches!(self.work, Work::Go(_))
@@ -323,7 +343,7 @@ pub(crate) async fn drive(
     let Hands { plain, guarded, workshop } = hands;
     let steps = SiteSteps { site: guarded.clone(), workshop: workshop.clone() };
     let run = plan.run.clone();
-    let ground = Ground { clock: plain.clock(), fence: Some(lock.fence().clone()) };
+    let ground = Ground { clock: plain.clock(), fence: Some(lock.fence().clone()), undo_pauses: UNDO_PAUSES };
     let (host, tool) = (holder(), crate::TOOL.to_owned());
     let ended = match work {
         Work::Begin => {

@@ -44,6 +44,8 @@ pub struct Facts {
     pub images: Vec<Image>,
     /// Published versions, newest first.
     pub versions: Vec<Version>,
+    /// Versions that somebody keeps beyond the retention.
+    pub pins: Vec<Version>,
     /// The source to build from, where the request builds.
     pub source: Option<Source>,
     /// The image fingerprint of the release, where its artifact is known.
@@ -196,11 +198,12 @@ pub async fn observe(site: &Site, request: &Request) -> Result<Facts, FactsError
     {
         return Ok(Facts::of_traffic_alone(balancer, fleets, used_elsewhere, site.now()));
     }
-    let (network, base, images, versions, own_address) = futures::try_join!(
+    let (network, base, images, versions, pins, own_address) = futures::try_join!(
         network::observe(site),
         base(site),
         app_images(site),
         async { Ok(site.versions().await?) },
+        async { Ok(site.pins().await.map_err(ReleasesError::from)?) },
         async { Ok(own_address(site).await) },
     )?;
     let release = match (request, &source) {
@@ -233,11 +236,25 @@ pub async fn observe(site: &Site, request: &Request) -> Result<Facts, FactsError
         own_address,
         images,
         versions,
+        pins,
         source,
         fingerprint,
         release,
         observed_at,
     })
+}
+
+/// Looks at what there is and who needs it, and at nothing that only a deploy needs.
+///
+/// # Errors
+/// As [`observe`].
+pub async fn stock(site: &Site) -> Result<Facts, FactsError> {
+    let balancer = balancer(site).await?;
+    let (fleets, used_elsewhere) = fleets::fleets_and_others(site, &balancer).await?;
+    let (images, versions, pins) = futures::try_join!(app_images(site), async { Ok(site.versions().await?) }, async {
+        Ok(site.pins().await.map_err(ReleasesError::from)?)
+    },)?;
+    Ok(Facts { images, versions, pins, ..Facts::of_traffic_alone(balancer, fleets, used_elsewhere, site.now()) })
 }
 
 impl Facts {
@@ -258,6 +275,7 @@ impl Facts {
             own_address: None,
             images: Vec::new(),
             versions: Vec::new(),
+            pins: Vec::new(),
             source: None,
             fingerprint: None,
             release: None,

@@ -224,9 +224,6 @@ fn is_closed(context: &StepContext) -> bool {
     })
 }
 
-/// Longest time that a new rule can be invisible; after it, a rule that nobody finds is not there.
-const VISIBLE: Duration = Duration::from_secs(10);
-
 /// Takes a run's name off every rule of the group that carries it, revokes those that nobody else uses, and looks that
 /// nothing is left of it.
 ///
@@ -261,7 +258,7 @@ pub async fn close(
             ids.entry(id.clone()).or_insert(false);
         }
         if ids.is_empty() {
-            let certain = !known.is_empty() || begun.elapsed() >= VISIBLE;
+            let certain = !known.is_empty() || begun.elapsed() >= clients.visible;
             return Ok(if certain { Look::Ready(()) } else { Look::NotYet("no rule to be seen so far".into()) });
         }
         for (id, shared) in ids {
@@ -271,7 +268,7 @@ pub async fn close(
             };
             let gone = match gone {
                 Ok(()) => true,
-                Err(error) if is_gone(&error) => begun.elapsed() >= VISIBLE,
+                Err(error) if is_gone(&error) => begun.elapsed() >= clients.visible,
                 Err(error) => return Err(error.into()),
             };
             if gone {

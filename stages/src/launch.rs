@@ -230,7 +230,7 @@ impl LaunchInstances {
     }
 
     pub async fn undo(&self, clients: &Clients, context: &StepContext) -> Result<(), StepError> {
-        servers::end(clients, context, context.step(), &servers::ids(&context.owned())).await
+        servers::end(clients, context).await
     }
 }
 

@@ -109,13 +109,16 @@ pub struct Release {
     /// The image's id, where one is there.
     pub image: Option<String>,
     pub role: Option<Role>,
+    /// Whether somebody keeps it beyond the retention.
+    pub pinned: bool,
 }
 
 /// The newest versions, newest first.
 pub async fn releases(site: &Site, at_most: usize) -> Result<Vec<Release>, OverviewError> {
     let balancer = facts::balancer(site).await?;
-    let (versions, images, fleets) = futures::try_join!(
+    let (versions, pins, images, fleets) = futures::try_join!(
         async { Ok::<_, OverviewError>(site.versions().await?) },
+        async { Ok(site.pins().await?) },
         async { Ok(facts::app_images(site).await?) },
         async { Ok(facts::fleets(site, Some(&balancer)).await?) },
     )?;
@@ -125,7 +128,7 @@ pub async fn releases(site: &Site, at_most: usize) -> Result<Vec<Release>, Overv
     all.sort();
     all.dedup();
     let newest = all.into_iter().rev().take(at_most).map(|version| {
-        let (images, fleets) = (&images, &fleets);
+        let (images, fleets, pins) = (&images, &fleets, &pins);
         async move {
             let role = fleets.iter().filter(|fleet| fleet.version == version).map(|fleet| {
                 if fleet.is_in_service() {
@@ -141,6 +144,7 @@ pub async fn releases(site: &Site, at_most: usize) -> Result<Vec<Release>, Overv
                 manifest: site.manifest(version).await?,
                 image: images.iter().find(|image| image.version == version).map(|image| image.ami.clone()),
                 role: role.min_by_key(|role| *role as u8),
+                pinned: pins.contains(&version),
             })
         }
     });

@@ -174,7 +174,11 @@ impl ReleasePreview {
         match (self, made) {
             (Self::Header { header }, MadePreview { rule: Some(rule), .. }) => {
                 let values = vec![header.value.clone(), context.plan().version.to_string()];
-                set_header(clients, &rule, &header.name, values).await?;
+                match set_header(clients, &rule, &header.name, values).await {
+                    // An unwind that was stuck here has gone on to delete it.
+                    Err(error) if error.is("RuleNotFound") => {}
+                    done => done?,
+                }
             }
             (Self::Port { to: Some(_) }, MadePreview { listener: Some(arn), .. }) => {
                 let group = context.output::<MadeGroup>(TARGET_GROUP)?;

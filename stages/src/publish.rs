@@ -83,7 +83,7 @@ pub async fn reserve(site: &Site, version: Version, run: &str) -> Result<(), Sto
     }
 }
 
-async fn reserved_by(site: &Site, version: Version) -> Result<Option<String>, StoreError> {
+pub async fn reserved_by(site: &Site, version: Version) -> Result<Option<String>, StoreError> {
     let object = site.store.read(&releases::reservation_key(&site.root, version)).await?;
     let value: Option<Value> = object.and_then(|object| serde_json::from_slice(&object.bytes).ok());
     Ok(value.and_then(|value| Some(value.get("run")?.as_str()?.to_owned())))

@@ -8,7 +8,7 @@ use alcedo_pipeline::{
     error::{ErrorKind, StepError},
     units::Span,
     version::Version,
-    wait::{Look, Wait},
+    wait::{Look, Wait, Waiter},
 };
 use aws_sdk_elasticloadbalancingv2::types::TargetDescription;
 use serde::{Deserialize, Serialize};
@@ -35,6 +35,15 @@ pub struct Drain {
 
 impl Drain {
     pub async fn run(&self, clients: &Clients, context: &StepContext) -> Result<Value, StepError> {
+        self.wait(clients, context).await?;
+        Ok(Value::Null)
+    }
+
+    /// The same outside of a run.
+    ///
+    /// # Errors
+    /// The fleet is in service, or does not finish in time.
+    pub async fn wait(&self, clients: &Clients, waiter: &impl Waiter) -> Result<(), StepError> {
         let now = listener::read(clients, &self.place).await?;
         if now.serving().contains(&self.target_group.as_str()) {
             let name = listener::group_name(&self.target_group);
@@ -52,7 +61,7 @@ impl Drain {
             }
         }
         let wait = Wait::new(Duration::from_millis(500), self.timeout.duration()).in_a_row(2);
-        wait.until(context, "the old servers to finish their requests", || async {
+        wait.until(waiter, "the old servers to finish their requests", || async {
             match launch::target_health(clients, &self.target_group).await {
                 Ok(health) if health.is_empty() => Ok(Look::Ready(())),
                 Ok(health) => Ok(Look::NotYet(format!("{} draining", health.len()))),
@@ -60,8 +69,7 @@ impl Drain {
                 Err(error) => Err(error.into()),
             }
         })
-        .await?;
-        Ok(Value::Null)
+        .await
     }
 }
 
@@ -156,14 +164,20 @@ pub async fn delete_image(clients: &Clients, ami: &str, snapshots: &[String]) ->
         }
     }
     for snapshot in snapshots {
-        if let Err(error) = clients.ec2.delete_snapshot().snapshot_id(snapshot).send().await {
-            let error = CloudError::of(format!("delete snapshot {snapshot}"), error);
-            if !error.is("InvalidSnapshot.NotFound") {
-                return Err(error.into());
-            }
-        }
+        delete_snapshot(clients, snapshot).await?;
     }
     Ok(())
+}
+
+/// Deletes a snapshot; one that is gone is deleted.
+pub async fn delete_snapshot(clients: &Clients, snapshot: &str) -> Result<(), StepError> {
+    match clients.ec2.delete_snapshot().snapshot_id(snapshot).send().await {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let error = CloudError::of(format!("delete snapshot {snapshot}"), error);
+            if error.is("InvalidSnapshot.NotFound") { Ok(()) } else { Err(error.into()) }
+        }
+    }
 }
 
 /// Removes everything of one version from the bucket, its manifest first: without it nothing counts as published.

@@ -168,27 +168,25 @@ pub fn ids(resources: &[Resource]) -> Vec<String> {
     resources.iter().filter(|it| it.kind == "instance").map(|it| it.id.clone()).collect()
 }
 
-/// Ends every server that `step` of this run has launched: those that are known, and those that only their tags tell.
+/// Ends every server that this step of the run has launched: those that are known, and those that only their tags tell.
 ///
-/// Where none is known, one may still exist whose answer was lost, and a new server can be invisible for a moment; so the
-/// tags are read more than once before nothing means nothing.
-pub async fn end(clients: &Clients, context: &StepContext, step: &StepId, known: &[String]) -> Result<(), StepError> {
-    let looks = if known.is_empty() { 3 } else { 1 };
-    let mut ids: Vec<String> = known.to_vec();
-    for look in 0..looks {
-        if look > 0 {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
-        for id in tagged(clients, context.run(), step).await? {
+/// Where the step has not succeeded, the answer of a call may have been lost, and a new server can be invisible for a moment;
+/// so the tags are read for as long as that lasts before nothing more means nothing more.
+pub async fn end(clients: &Clients, context: &StepContext) -> Result<(), StepError> {
+    let begun = Instant::now();
+    let all_are_known = context.maybe_output::<serde_json::Value>(context.step().as_str())?.is_some();
+    let mut ids = ids(&context.owned());
+    loop {
+        for id in tagged(clients, context.run(), context.step()).await? {
             if !ids.contains(&id) {
                 ids.push(id);
             }
         }
-        if !ids.is_empty() {
-            break;
+        if all_are_known || begun.elapsed() >= clients.visible {
+            return terminate(clients, context, &ids).await;
         }
+        tokio::time::sleep(LOOK_AGAIN.min(clients.visible)).await;
     }
-    terminate(clients, context, &ids).await
 }
 
 /// The servers that carry a run's and step's tags and have not ended.
@@ -210,8 +208,7 @@ pub async fn tagged(clients: &Clients, run: &RunId, step: &StepId) -> Result<Vec
     Ok(ids)
 }
 
-/// Longest time that a new instance can be unknown; after it, one that EC2 does not know has ended long ago.
-const VISIBLE: Duration = Duration::from_secs(10);
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// EC2 advises against more ids in one call (TerminateInstances, API reference: at most 1,000).
 const AT_ONCE: usize = 200;
@@ -231,7 +228,7 @@ pub async fn terminate(clients: &Clients, waiter: &impl Waiter, ids: &[String]) 
         let states = states(clients, pending.keys()).await?;
         pending.retain(|id, _| match states.get(id) {
             Some(state) => *state != InstanceStateName::Terminated,
-            None => begun.elapsed() < VISIBLE,
+            None => begun.elapsed() < clients.visible,
         });
         let to_tell: Vec<String> =
             pending.iter().filter(|(id, told)| !**told && states.contains_key(*id)).map(|(id, _)| id.clone()).collect();

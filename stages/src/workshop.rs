@@ -30,6 +30,10 @@ impl Workshop {
         Ok(Self { inside: Arc::new(Inside { folder, key: OnceCell::new() }) })
     }
 
+    pub fn folder(&self) -> PathBuf {
+        self.inside.folder.path().to_owned()
+    }
+
     /// Where the build writes its archive.
     pub fn archive(&self) -> PathBuf {
         self.inside.folder.path().join("artifact.tar.zst")
@@ -37,7 +41,8 @@ impl Workshop {
 
     /// The run's key, made when it is first asked for.
     pub async fn key(&self) -> Result<&EphemeralKey, StepError> {
-        let made = self.inside.key.get_or_try_init(|| EphemeralKey::generate("alcedo")).await;
+        let made =
+            self.inside.key.get_or_try_init(|| EphemeralKey::generate_in(self.inside.folder.path(), "alcedo")).await;
         made.map_err(|error| {
             let hint = error.hint();
             StepError::failed("the ephemeral SSH key could not be made").hint(hint).because(error)

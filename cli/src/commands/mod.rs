@@ -14,6 +14,7 @@ pub mod rollback;
 mod run;
 pub mod runs;
 pub mod status;
+pub mod sweep;
 pub mod validate;
 
 use clap::{Parser, Subcommand};
@@ -45,7 +46,7 @@ Exit codes:
   2  bad usage or a bad file; nothing was begun
   3  stuck: something could be neither finished nor undone; the output says what
   4  another run holds the environment
-  129, 130, 143  stopped by SIGHUP, SIGINT, SIGTERM; everything that was begun is undone";
+  129, 130, 141, 143  stopped by SIGHUP, SIGINT, SIGPIPE, SIGTERM; everything that was begun is undone";
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -80,6 +81,8 @@ pub enum Command {
     Runs(runs::Arguments),
     /// Show who holds an environment, or take it away from them
     Lock(lock::Arguments),
+    /// Remove what runs have left that nobody needs
+    Sweep(sweep::Arguments),
     /// Check everything that a deploy needs, and say how to mend what is not right
     Doctor(doctor::Arguments),
     /// Run, reset or describe the local region
@@ -102,6 +105,7 @@ pub fn run(command: Command, session: &Session) -> Result {
         Command::Deploy(arguments) => deploy::run_command(&arguments, session),
         Command::Rollback(arguments) => rollback::run_command(&arguments, session),
         Command::Resume(arguments) => resume::run_command(&arguments, session),
+        Command::Sweep(arguments) => sweep::run(&arguments, session),
         Command::Lock(arguments) => lock::run(&arguments, session),
         Command::Status(arguments) => status::run(&arguments, session),
         Command::Releases(arguments) => releases::run(&arguments, session),

@@ -32,6 +32,12 @@ pub struct Patience {
     wait: Duration,
 }
 
+impl Patience {
+    pub const fn patience(self) -> Duration {
+        self.wait
+    }
+}
+
 fn span(text: &str) -> std::result::Result<Duration, String> {
     text.parse::<alcedo_pipeline::units::Span>().map(|span| span.duration()).map_err(|error| error.to_string())
 }
@@ -136,7 +142,7 @@ async fn execute(session: &Session, site: &Site, prepared: Prepared, signals: &m
         let message = format!("stopped by {signal} before anything was changed");
         return Err(Failure::new(ExitCode::of_signal(signal), message));
     }
-    let mut show = Show::new(session.output, &prepared.plan);
+    let mut show = Show::new(session.output, &prepared.plan, signals.pipe(), prepared.secrets());
     let plan = prepared.plan.clone();
     let watchdog = match last_resort::is_needed(&plan) {
         false => None,

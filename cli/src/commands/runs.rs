@@ -6,6 +6,7 @@ use alcedo_pipeline::{
     event::Outcome,
     ids::RunId,
     journal::{self, Record},
+    lock,
     report::Report,
 };
 use alcedo_stages::{
@@ -18,8 +19,8 @@ use serde_json::json;
 
 use crate::{
     exit_code::ExitCode,
-    failure::Result,
-    problems::of_overview,
+    failure::{Failure, Result},
+    problems::{of_lock, of_overview},
     render::{
         json::Json,
         lines::Lines,
@@ -57,6 +58,34 @@ enum Command {
         #[command(flatten)]
         environment: Environment,
     },
+    /// Take a run that cannot be brought to an end off the list of those that have to be
+    Forget {
+        /// The run, as `alcedo runs` lists it
+        run: RunId,
+        #[command(flatten)]
+        environment: Environment,
+        /// Do it
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+async fn forget(run: &RunId, environment: &Environment, yes: bool, session: &Session) -> Result {
+    let site = session.swept_site(environment).await?;
+    read(&site, run).await?;
+    let holder = lock::holder(site.store.as_ref(), &site.lock_key()).await.map_err(|error| of_lock(&error))?;
+    if holder.is_some_and(|lease| lease.run == *run) {
+        return Err(Failure::new(ExitCode::LOCKED, format!("run {run} is at work")).hint("alcedo lock show says where"));
+    }
+    if !yes {
+        return Err(Failure::usage(format!("run {run} was not forgotten: what it has made would be nobody's"))
+            .hint(format!("alcedo runs show {run} says what that is"))
+            .hint("add --yes, and let alcedo sweep remove it"));
+    }
+    let done = journal::forget(site.store.as_ref(), &site.root, &site.environment, run).await;
+    done.map_err(|error| Failure::failed("the run could not be forgotten").because(&error))?;
+    session.output.text(&format!("run {run} is forgotten; alcedo sweep removes what it has left\n"));
+    Ok(ExitCode::DONE)
 }
 
 pub fn run(arguments: &Arguments, session: &Session) -> Result {
@@ -64,6 +93,9 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result {
         let signals = Signals::listen()?;
         match &arguments.command {
             None => signals.or_stop(list(arguments, session)).await,
+            Some(Command::Forget { run, environment, yes }) => {
+                signals.or_stop(forget(run, environment, *yes, session)).await
+            }
             Some(Command::Show { run, environment }) => signals.or_stop(show(run, environment, session)).await,
         }
     })

@@ -3,12 +3,13 @@
 use std::fmt::Write as _;
 
 use alcedo_pipeline::{plan::Stage, resource::Resource};
+use jiff::{SignedDuration, Timestamp};
 
 use super::{
     summary::row,
-    timeline::{State, Timeline},
+    timeline::{State, Step, Timeline},
 };
-use crate::words::{clean, count};
+use crate::words::{clean, count, moment};
 
 /// A run that is stuck: after the point of no return what is not done yet, before it what could not be undone.
 pub fn of_a_stuck_run(text: &mut String, timeline: &Timeline) {
@@ -53,8 +54,13 @@ fn of_an_unwind(text: &mut String, timeline: &Timeline) {
 
 /// A run whose process leaves in the middle. No commands: some of this may have traffic.
 pub fn of_a_run_left_alone(text: &mut String, timeline: &Timeline) {
-    let standing: Vec<String> =
-        timeline.standing().map(|(step, resource)| format!("{resource} (made by {})", step.id)).collect();
+    let standing: Vec<String> = timeline
+        .standing()
+        .map(|(step, resource)| match expiry(timeline, step) {
+            Some(at) => format!("{resource} (made by {}), until {} at most", step.id, moment(at)),
+            None => format!("{resource} (made by {})", step.id),
+        })
+        .collect();
     if standing.is_empty() {
         row(text, "left", "nothing that the run is known to have made");
         return;
@@ -63,6 +69,12 @@ pub fn of_a_run_left_alone(text: &mut String, timeline: &Timeline) {
     for one in standing {
         let _ = writeln!(text, "    {}", clean(&one));
     }
+}
+
+/// When what a step has leased ends, whoever ends it: from its plan, counted from when it began.
+fn expiry(timeline: &Timeline, step: &Step) -> Option<Timestamp> {
+    let seconds = timeline.plan.step(&step.id)?.action.get("lease_seconds")?.as_i64()?;
+    step.since?.checked_add(SignedDuration::from_secs(seconds)).ok()
 }
 
 fn has_passed_the_point_of_no_return(timeline: &Timeline) -> bool {

@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, Write},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -24,7 +25,7 @@ use crate::{
     exit_code::ExitCode,
     failure::Failure,
     output::{Form, Output},
-    signals::Signal,
+    signals::{Pipe, Signal, Watched},
 };
 
 pub mod json;
@@ -42,9 +43,9 @@ const FRAME: Duration = Duration::from_millis(100);
 
 /// Whoever shows the run now.
 enum Renderer {
-    Progress(Progress<io::Stderr>),
-    Lines(Lines<io::Stdout>),
-    Json(Json<io::Stdout>),
+    Progress(Progress<Watched<io::Stderr>>),
+    Lines(Lines<Watched<io::Stdout>>),
+    Json(Json<Watched<io::Stdout>>),
 }
 
 /// Shows a run from its first event to its summary.
@@ -53,16 +54,21 @@ pub struct Show {
     timeline: Timeline,
     kept: Vec<Event>,
     output: Output,
+    secrets: PathBuf,
 }
 
 impl Show {
-    pub fn new(output: Output, plan: &Plan) -> Self {
+    /// `secrets` is a folder that must not outlive the process, however it ends.
+    pub fn new(output: Output, plan: &Plan, pipe: Pipe, secrets: PathBuf) -> Self {
+        let stdout = || Watched::new(io::stdout(), pipe.clone());
         let renderer = match output.form {
-            Form::Progress => Renderer::Progress(Progress::new(io::stderr(), output.paint_stderr)),
-            Form::Lines => Renderer::Lines(Lines::new(io::stdout(), Timestamp::now())),
-            Form::Json => Renderer::Json(Json::new(io::stdout())),
+            Form::Progress => {
+                Renderer::Progress(Progress::new(Watched::new(io::stderr(), pipe.clone()), output.paint_stderr))
+            }
+            Form::Lines => Renderer::Lines(Lines::new(stdout(), Timestamp::now())),
+            Form::Json => Renderer::Json(Json::new(stdout())),
         };
-        Self { renderer, timeline: Timeline::new(plan), kept: Vec::new(), output }
+        Self { renderer, timeline: Timeline::new(plan), kept: Vec::new(), output, secrets }
     }
 
     /// Takes up what another process has shown already.
@@ -160,11 +166,13 @@ impl Show {
 
     /// Ends the process in the middle of an unwind, saying what it leaves.
     fn leave(&self) -> ! {
-        let mut text =
-            String::from("\nleft in the middle; the next run closes SSH and ends the builder, the rest stays\n");
+        let mut text = String::from("\nleft in the middle; its watchdog closes SSH and ends the builder now\n");
         leftovers::of_a_run_left_alone(&mut text, &self.timeline);
-        let plan = &self.timeline.plan;
-        text.push_str(&format!("  details    alcedo runs show {} --env {}\n", plan.run, plan.environment));
+        let Plan { run, environment, .. } = &self.timeline.plan;
+        text.push_str(&format!("  undo it    alcedo rollback --run {run} --env {environment}\n"));
+        text.push_str(&format!("  finish it  alcedo resume {run} --env {environment}\n"));
+        // Leaving in this way runs no destructors, and the ephemeral key is in there.
+        let _ = std::fs::remove_dir_all(&self.secrets);
         let _ = io::stderr().write_all(text.as_bytes());
         std::process::exit(i32::from(ExitCode::STUCK.0));
     }

@@ -90,6 +90,7 @@ fn prune(case: &Case<'_>, going: &[&Fleet], draft: &mut Draft) {
         .chain([target.version])
         .chain(facts.fleets.iter().filter_map(|fleet| fleet.replaces))
         .chain(facts.used_elsewhere.iter().copied())
+        .chain(facts.pins.iter().copied())
         .collect();
     let keep_images = case.pipeline().retire.keep_images as usize;
     // The image that this run makes counts among those that are kept.

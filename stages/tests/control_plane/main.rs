@@ -1,8 +1,11 @@
 //! Whole runs of the real stages against two endpoints that have no servers: moto's server, which others wrote, and the
 //! local region on records alone. What needs real servers is tested with the command line.
 //!
+//! `broken` breaks everything that can break, at every step and at every call.
+//!
 //! moto's own ways, and what they keep these tests from seeing, stand in `moto-differences.md`.
 
+mod broken;
 mod ingress;
 mod life;
 mod moto;
@@ -11,4 +14,5 @@ mod publish;
 mod records_only;
 mod retention;
 mod support;
+mod sweep;
 mod undo;

@@ -92,6 +92,7 @@ impl Environment {
             own_address: Some([203, 0, 113, 7].into()),
             images: Vec::new(),
             versions: Vec::new(),
+            pins: Vec::new(),
             source: Some(Source {
                 inputs: "the source".into(),
                 base: recipe_base(),

@@ -5,9 +5,9 @@ use std::{net::Ipv4Addr, time::Duration};
 use alcedo_pipeline::{
     event::{Event, What},
     ids::RunId,
-    journal::Journal,
+    journal::{self, Journal, JournalError},
     plan::{Plan, PlannedStep, Purpose, Sign, Stage},
-    recovery::Wish,
+    recovery::{self, Next, Wish},
     runner::{Direction, Ending, Ground, Halt, Runner},
     status::Progress,
     step::Steps,
@@ -18,6 +18,7 @@ use alcedo_stages::{
     execute::{self, Order, Prepared, RunError, TakenUp},
     facts::{self, Facts, Request},
     planner::{self, Scope},
+    renewal,
     site::Site,
     workshop::Workshop,
 };
@@ -27,6 +28,9 @@ use tokio_util::sync::CancellationToken;
 
 /// This machine's address, as the file would learn it; one of those kept for documentation (RFC 5737).
 pub const OWN_ADDRESS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
+
+/// Pauses between the attempts of an undo: nothing here gets better by waiting.
+const QUICK: [Duration; 3] = [Duration::from_millis(1); 3];
 
 /// Prepares and runs as `alcedo deploy` and `alcedo rollback` do.
 pub async fn run(site: &Site, request: Request) -> (Plan, Ending) {
@@ -137,9 +141,33 @@ pub async fn try_walk(site: &Site, plan: Plan, steps: &dyn Steps) -> Result<Endi
         host: execute::holder(),
         tool: alcedo_stages::TOOL.to_owned(),
     };
-    let ground = Ground { clock: site.clock(), fence: None };
+    let ground = Ground { clock: site.clock(), fence: None, undo_pauses: QUICK };
     let runner = Runner::new(plan, steps, journal, Progress::default(), ground, sender, CancellationToken::new());
     runner.run(opening, Direction::Forward).await
+}
+
+/// Brings a run to an end from what its journal says, as another process would, with steps of one's choice. `None` where
+/// there is nothing to do.
+pub async fn recover(site: &Site, run: &RunId, wish: Wish, steps: &dyn Steps) -> Option<Ending> {
+    let record = match journal::read(site.store.as_ref(), &site.root, run).await {
+        Err(JournalError::NoRun { .. }) => return None,
+        record => record.unwrap(),
+    };
+    let progress = Progress::replay(&record.events).unwrap();
+    let next = recovery::next(&record.plan, &progress, wish).unwrap_or_else(|error| panic!("{error}"));
+    let (journal, _) = Journal::resume(site.store.clone(), &site.root, run, "the next").await.unwrap();
+    let renewals = renewal::of(&record.plan, &progress);
+    let (sender, _) = mpsc::unbounded_channel();
+    let ground = Ground { clock: site.clock(), fence: None, undo_pauses: QUICK };
+    let opening = What::RunResumed { host: execute::holder(), tool: alcedo_stages::TOOL.to_owned() };
+    let runner = Runner::new(record.plan, steps, journal, progress, ground, sender, CancellationToken::new());
+    let ending = match next {
+        Next::Nothing(_) => return None,
+        Next::Go(Direction::Forward) => runner.resume(opening, &renewals).await,
+        Next::Go(Direction::Back) => runner.run(opening, Direction::Back).await,
+        Next::WriteOff => runner.write_off(opening).await,
+    };
+    Some(ending.unwrap())
 }
 
 /// Undoes a run that has come to its end, whatever its journal says of it, as if it had died before the end.
@@ -148,7 +176,7 @@ pub async fn undo(site: &Site, run: &RunId) -> Ending {
     let progress = Progress::replay(&record.events).unwrap();
     let (sender, _) = mpsc::unbounded_channel();
     let steps = SiteSteps { site: site.clone(), workshop: Workshop::open().unwrap() };
-    let ground = Ground { clock: site.clock(), fence: None };
+    let ground = Ground { clock: site.clock(), fence: None, undo_pauses: QUICK };
     let opening = What::RunResumed { host: execute::holder(), tool: alcedo_stages::TOOL.to_owned() };
     let runner = Runner::new(record.plan, &steps, journal, progress, ground, sender, CancellationToken::new());
     runner.run(opening, Direction::Back).await.unwrap()

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 /// A region that stops when this is dropped.
 pub struct LocalRegion {
     pub endpoint: LocalEndpoint,
-    _running: Running,
+    pub running: Running,
     _folder: TempDir,
 }
 
@@ -25,7 +25,11 @@ impl LocalRegion {
 
     /// Where every reading is of now, for comparing inventories.
     pub async fn without_lags() -> Self {
-        Self::with(Lags {
+        Self::with(Self::no_lags()).await
+    }
+
+    pub fn no_lags() -> Lags {
+        Lags {
             new_record: Duration::ZERO,
             propagation: Duration::ZERO,
             target_health: Duration::ZERO,
@@ -34,8 +38,7 @@ impl LocalRegion {
             image: Duration::ZERO,
             throttle: false,
             ..Lags::quick()
-        })
-        .await
+        }
     }
 
     pub async fn with(lags: Lags) -> Self {
@@ -58,6 +61,6 @@ impl LocalRegion {
             access_key: config.access_key,
             secret_key: config.secret_key,
         };
-        Self { endpoint, _running: running, _folder: folder }
+        Self { endpoint, running, _folder: folder }
     }
 }

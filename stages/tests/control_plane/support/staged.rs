@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeMap,
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
 };
 
 use alcedo_pipeline::{
@@ -34,6 +37,8 @@ pub struct Staged {
     answers: BTreeMap<String, Value>,
     before: BTreeMap<String, Incident>,
     fails_at: Option<String>,
+    /// A step whose undo fails, and how often still.
+    undo_fails: Option<(String, Arc<AtomicU32>)>,
     repeats: Option<Repeats>,
 }
 
@@ -49,7 +54,14 @@ struct Repeats {
 impl Staged {
     pub fn new(site: &Site) -> Self {
         let inner = SiteSteps { site: site.clone(), workshop: Workshop::open().unwrap() };
-        Self { inner, answers: BTreeMap::new(), before: BTreeMap::new(), fails_at: None, repeats: None }
+        Self {
+            inner,
+            answers: BTreeMap::new(),
+            before: BTreeMap::new(),
+            fails_at: None,
+            undo_fails: None,
+            repeats: None,
+        }
     }
 
     /// The build has left this archive.
@@ -89,6 +101,12 @@ impl Staged {
         self
     }
 
+    /// The step's undo does its work, and then says that it failed, this many times.
+    pub fn failing_to_undo(mut self, step: &str, times: u32) -> Self {
+        self.undo_fails = Some((step.into(), Arc::new(AtomicU32::new(times))));
+        self
+    }
+
     /// Every step is done twice, and undone twice; `look` tells what the second undo must leave as it is.
     pub fn repeating(mut self, look: impl Fn() -> BoxFuture<'static, String> + Send + Sync + 'static) -> Self {
         self.repeats = Some(Repeats { look: Arc::new(look), changed: Arc::default() });
@@ -112,6 +130,7 @@ impl Steps for Staged {
             inner,
             before: self.before.get(id).cloned(),
             fails: self.fails_at.as_deref() == Some(id),
+            undo_fails: self.undo_fails.as_ref().filter(|(step, _)| step == id).map(|(_, times)| times.clone()),
             repeats: self.repeats.clone(),
         }))
     }
@@ -121,6 +140,7 @@ struct StagedStep {
     inner: Box<dyn Step>,
     before: Option<Incident>,
     fails: bool,
+    undo_fails: Option<Arc<AtomicU32>>,
     repeats: Option<Repeats>,
 }
 
@@ -139,6 +159,10 @@ impl Step for StagedStep {
 
     async fn undo(&self, context: &StepContext) -> Result<(), StepError> {
         self.inner.undo(context).await?;
+        let still = |times: &AtomicU32| times.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok();
+        if self.undo_fails.as_deref().is_some_and(still) {
+            return Err(StepError::failed("made to fail to undo"));
+        }
         let Some(repeats) = &self.repeats else { return Ok(()) };
         let once = (repeats.look)().await;
         self.inner.undo(context).await?;

@@ -1,0 +1,220 @@
+//! What runs have left is found, told and removed; what anybody needs, and what is somebody else's, stays.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use alcedo_pipeline::{
+    clock::SystemClock,
+    ids::RunId,
+    journal,
+    lock::{Claim, Lock},
+};
+use alcedo_stages::{
+    action::Action,
+    ingress::OpenIngress,
+    publish,
+    site::Site,
+    sweep,
+    tags::{self, Tags},
+};
+use aws_sdk_ec2::{primitives::Blob, types::ResourceType};
+use serde_json::json;
+
+use crate::{
+    broken::Bench,
+    life::assert_done,
+    support::{account::Account, inventory, journey, region::LocalRegion, staged::Staged},
+};
+
+fn a_run() -> RunId {
+    "20261101-090000-00aa".parse().unwrap()
+}
+
+fn tags_of(site: &Site, run: &RunId, step: &str) -> Tags {
+    Tags::of(&site.pipeline.app, &site.environment, "2026.1101.90000".parse().unwrap(), run, &step.into())
+}
+
+/// SSH, as a run of this name has left it open.
+async fn opened(account: &Account, site: &Site) -> RunId {
+    let action = Action::OpenIngress(OpenIngress {
+        security_group: account.builder_group.clone(),
+        address: journey::OWN_ADDRESS,
+        ports: vec![22],
+        lease_seconds: 600,
+    });
+    let plan = journey::plan_of(site, [("open", action)]);
+    let ending = journey::walk(site, plan.clone(), &Staged::new(site)).await;
+    assert_done(&plan, &ending);
+    plan.run
+}
+
+async fn hold(site: &Site, run: &RunId) -> Lock {
+    let claim = Claim {
+        run: run.clone(),
+        holder: "ann@build".into(),
+        reason: "deploy".into(),
+        nonce: format!("of {run}"),
+        process: None,
+    };
+    Lock::acquire(site.store.clone(), &site.lock_key(), &claim, Arc::new(SystemClock)).await.unwrap()
+}
+
+#[tokio::test]
+async fn what_is_open_is_closed_once_its_run_is_no_longer_at_work() {
+    let region = LocalRegion::without_lags().await;
+    let account = Account::open(region.endpoint.clone()).await;
+    let site = account.site().await;
+    let staging = account.site_with("staging", json!({})).await;
+    let before = inventory::of(&account).await;
+    let run = opened(&account, &site).await;
+
+    let lock = hold(&site, &run).await;
+    assert_eq!(sweep::overdue(&site).await.unwrap(), Vec::<String>::new(), "its run holds the environment");
+    assert_eq!(sweep::overdue(&staging).await.unwrap(), Vec::<String>::new(), "it is another environment's");
+    lock.release().await.unwrap();
+
+    // A run that holds the environment now is not the one that has opened it.
+    let lock = hold(&site, &a_run()).await;
+    let told = sweep::overdue(&site).await.unwrap();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("closed port 22") && told[0].contains(run.as_str()), "{told:?}");
+    lock.release().await.unwrap();
+    inventory::assert_same(&inventory::of(&account).await, &before);
+    assert_eq!(sweep::overdue(&site).await.unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_rule_that_another_environments_run_uses_stays_for_it() {
+    let region = LocalRegion::without_lags().await;
+    let account = Account::open(region.endpoint.clone()).await;
+    let (site, staging) = (account.site().await, account.site_with("staging", json!({})).await);
+    let before = inventory::of(&account).await;
+    let ours = opened(&account, &site).await;
+    let theirs = opened(&account, &staging).await;
+    let told = sweep::overdue(&site).await.unwrap();
+    assert!(told[0].contains("left to its other users") && told[0].contains(ours.as_str()), "{told:?}");
+    assert_eq!(sweep::overdue(&site).await.unwrap(), Vec::<String>::new(), "there is nothing more to do about it");
+    let ending = journey::undo(&staging, &theirs).await;
+    assert!(ending.left.is_empty(), "{:?}", ending.left);
+    inventory::assert_same(&inventory::of(&account).await, &before);
+}
+
+#[tokio::test]
+async fn a_builder_of_a_dead_run_is_ended_and_others_servers_are_not() {
+    let bench = Bench::new().await;
+    let (account, site) = (&bench.account, &bench.site);
+    launch(account, &tags_of(site, &a_run(), "bake/builder")).await;
+    launch(account, &Tags::default().with("Name", "somebody's")).await;
+    let mut theirs = tags_of(site, &a_run(), "bake/builder");
+    theirs = theirs.with(tags::APP, "another");
+    launch(account, &theirs).await;
+    let told = sweep::overdue(site).await.unwrap();
+    assert_eq!(told.len(), 1, "{told:?}");
+    let left: BTreeSet<String> = bench.inventory().await.difference(&bench.before).cloned().collect();
+    let servers: Vec<&String> =
+        left.iter().filter(|line| line.starts_with("server") && line.contains("running")).collect();
+    assert_eq!(servers.len(), 2, "{servers:#?}");
+}
+
+async fn launch(account: &Account, tags: &Tags) -> String {
+    let run = account.clients.ec2.run_instances().image_id(&account.base).subnet_id(&account.subnets[0]);
+    let run = run.min_count(1).max_count(1).instance_type("t3.medium".into());
+    let made = run.tag_specifications(tags.specification(ResourceType::Instance)).send().await.unwrap();
+    made.instances()[0].instance_id().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn everything_that_nobody_needs_is_found_and_removed_and_nothing_else() {
+    let bench = Bench::new().await;
+    let (account, site) = (&bench.account, &bench.site);
+    assert_eq!(sweep::find(site).await.unwrap(), [], "what is in service and what is held is needed");
+
+    // Somebody else's, and another app's.
+    launch(account, &Tags::default().with("Name", "somebody's")).await;
+    launch(account, &tags_of(site, &a_run(), "launch/instances").with(tags::APP, "another")).await;
+    let foreign = bench.inventory().await;
+
+    // What runs of ours have left.
+    let opened = opened(account, site).await;
+    launch(account, &tags_of(site, &a_run(), "launch/instances")).await;
+    let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl ours";
+    let import = account.clients.ec2.import_key_pair().key_name("alcedo-ours").public_key_material(Blob::new(key));
+    import
+        .tag_specifications(tags_of(site, &a_run(), "bake/key").specification(ResourceType::KeyPair))
+        .send()
+        .await
+        .unwrap();
+    publish::reserve(site, "2026.1103.100000".parse().unwrap(), a_run().as_str()).await.unwrap();
+    publish::reserve(site, "2026.1104.100000".parse().unwrap(), a_run().as_str()).await.unwrap();
+    site.store.create(&format!("{}2026.1104.100000/artifact.tar.zst", site.root), b"half".to_vec()).await.unwrap();
+
+    let dry = bench.inventory().await;
+    let found = sweep::find(site).await.unwrap();
+    assert_eq!(bench.inventory().await, dry, "looking changes nothing");
+    let kinds: Vec<&str> = found.iter().map(|one| one.kind).collect();
+    assert_eq!(kinds, ["security group rule", "instance", "key pair", "artifact", "object"], "{found:#?}");
+    assert_eq!(found[0].run.as_deref(), Some(opened.as_str()));
+    assert_eq!(alcedo_stages::costs::in_words(found[1].monthly), "$30.37");
+    assert!(found[3].why.contains("never published"), "{found:#?}");
+
+    for one in &found {
+        one.remove(site).await.unwrap();
+        one.remove(site).await.expect("what is gone is removed");
+    }
+    let now: BTreeSet<String> = bench.inventory().await;
+    let journal = |line: &&String| !line.contains("/open/");
+    let now = now.iter().filter(journal).cloned().collect();
+    let foreign = foreign.iter().filter(journal).cloned().collect();
+    inventory::assert_same(&now, &foreign);
+    assert_eq!(sweep::find(site).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn what_an_open_run_has_made_is_left_to_it() {
+    let bench = Bench::new().await;
+    let (account, site) = (&bench.account, &bench.site);
+    let plan = bench.plan().await;
+    journal::Journal::begin(site.store.clone(), &site.root, &plan, "dead").await.unwrap();
+    launch(account, &tags_of(site, &plan.run, "launch/instances")).await;
+    publish::reserve(site, "2026.1103.100000".parse().unwrap(), plan.run.as_str()).await.unwrap();
+    assert_eq!(sweep::find(site).await.unwrap(), []);
+    journal::forget(site.store.as_ref(), &site.root, &site.environment, &plan.run).await.unwrap();
+    let kinds: Vec<&str> = sweep::find(site).await.unwrap().iter().map(|one| one.kind).collect();
+    assert_eq!(kinds, ["instance", "object"]);
+}
+
+#[tokio::test]
+async fn beyond_the_retention_stays_what_a_fleet_the_hold_or_a_pin_refers_to() {
+    let region = LocalRegion::without_lags().await;
+    let account = Account::open(region.endpoint.clone()).await;
+    let few = json!({ "publish": { "keep": 1 }, "retire": { "keep_images": 1 } });
+    let site = account.site_with("production", few).await;
+    let mut versions = Vec::new();
+    for day in 1..=5 {
+        versions.push(account.release(&site, &format!("2026.110{day}.100000")).await);
+    }
+    // The third is in service, and the second held; the fifth is the newest.
+    for version in [versions[1], versions[2]] {
+        let deploy = crate::life::deploy(version);
+        let all = account.site().await;
+        let (plan, ending) = journey::run(&all, deploy).await;
+        assert_done(&plan, &ending);
+    }
+    site.pin(versions[0], Some("the last one before the migration".into())).await.unwrap();
+    site.pin(versions[0], None).await.expect("it is pinned already");
+    let found = async || {
+        let found = sweep::find(&site).await.unwrap();
+        found
+            .into_iter()
+            .map(|one| (one.kind, one.why.split(' ').next().unwrap().to_owned(), one.id))
+            .collect::<Vec<_>>()
+    };
+    let beyond = found().await;
+    let artifacts: Vec<&str> = beyond.iter().filter(|it| it.0 == "artifact").map(|it| it.2.as_str()).collect();
+    assert_eq!(artifacts, [versions[3].to_string()], "{beyond:#?}");
+    let images: Vec<&str> = beyond.iter().filter(|it| it.0 == "image").map(|it| it.1.as_str()).collect();
+    assert_eq!(images, [versions[3].to_string()], "{beyond:#?}");
+
+    assert!(site.unpin(versions[0]).await.unwrap());
+    assert!(!site.unpin(versions[0]).await.unwrap());
+    assert_eq!(found().await.len(), beyond.len() + 2, "its image and its artifact");
+}
