@@ -1,5 +1,7 @@
 //! A run that is told to stop, in every stage: it goes back by itself, and visitors notice nothing.
 
+use std::time::{Duration, Instant};
+
 use nix::sys::signal::Signal;
 
 use crate::{
@@ -88,4 +90,56 @@ fn stopped(world: &World, stage: &str, signal: Signal) -> Ended {
     run.until_begins(stage);
     run.signal(signal);
     run.end()
+}
+
+/// A second Ctrl-C leaves at once, and says what stands and until when; the watchdog ends what is leased. A reader that goes
+/// away stops a run like a signal does.
+#[test]
+fn told_twice_a_run_leaves_and_told_into_a_closed_pipe_it_goes_back() {
+    let world = World::new("told-twice");
+    world.app.replace("alcedo.yaml", "count: 2", "count: 1");
+    world.app.commit("One server");
+    let v1 = world.deploy();
+    let before = world.inventory();
+
+    world.app.greet("Hello, nobody reads this.");
+    let mut run = world.begin(&["deploy"]);
+    run.until_begins("bake/provision");
+    run.stop_reading();
+    let ended = run.end();
+    assert_eq!(ended.code, Some(141), "{}", ended.stderr);
+    before.assert_same(&world.inventory());
+    world.tell("a closed pipe unwound the run");
+
+    world.app.greet("Hello, but told twice.");
+    let mut run = world.begin(&["deploy"]);
+    run.until_begins("bake/provision");
+    let name = run.name();
+    run.signal(Signal::SIGINT);
+    // The first is answered before the second comes.
+    std::thread::sleep(Duration::from_millis(300));
+    run.signal(Signal::SIGINT);
+    let ended = run.end().expect(3);
+    let undo = format!("alcedo rollback --run {name}");
+    assert_says(
+        &ended.stderr,
+        &["left in the middle", "its watchdog closes SSH", "security group rule sgr-", "at most", &undo],
+    );
+    world.assert_tmp_is_empty();
+    let begun = Instant::now();
+    while world.inventory().of("instance").len() > 1
+        || !world.inventory().of("ingress rule").iter().all(|it| !it.contains("/32"))
+    {
+        assert!(begun.elapsed() < Duration::from_secs(30), "{:#?}", world.inventory());
+        std::thread::sleep(Duration::from_millis(250));
+    }
+    world.tell("its watchdog ended the leases");
+    // The next deploy settles the run, and says so.
+    world.app.greet("Hello, after that.");
+    let next = world.json(&["deploy"]).expect(0);
+    assert_says(&next.stderr, &[&format!("run {name} is undone")]);
+    world.assert_answers(&next.version());
+    assert_eq!(world.fleets().len(), 2, "{v1} is held: {:?}", world.fleets());
+    assert_says(&world.run(&["sweep", "--dry-run"]).expect(0).stdout, &["nothing is left over"]);
+    world.tell("the next deploy settled what was left");
 }

@@ -24,7 +24,8 @@ pub struct Running {
     runtime: Handle,
     shown: String,
     child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
+    /// `None` once nobody reads it any more.
+    lines: Option<Lines<BufReader<ChildStdout>>>,
     stderr: JoinHandle<String>,
     stdout: Vec<String>,
     events: Vec<Value>,
@@ -48,7 +49,15 @@ impl Running {
             let _ = words.read_to_end(&mut bytes).await;
             String::from_utf8_lossy(&bytes).into_owned()
         });
-        Self { runtime: runtime.clone(), shown, child, lines, stderr, stdout: Vec::new(), events: Vec::new() }
+        Self {
+            runtime: runtime.clone(),
+            shown,
+            child,
+            lines: Some(lines),
+            stderr,
+            stdout: Vec::new(),
+            events: Vec::new(),
+        }
     }
 
     /// Reads the run's events up to the first that is looked for.
@@ -71,8 +80,9 @@ impl Running {
     }
 
     fn next(&mut self) -> Option<Value> {
+        let lines = self.lines.as_mut()?;
         loop {
-            let read = self.runtime.block_on(async { timeout(DEADLINE, self.lines.next_line()).await });
+            let read = self.runtime.block_on(async { timeout(DEADLINE, lines.next_line()).await });
             let Ok(read) = read else {
                 panic!("alcedo {} says nothing for {} s:\n{}", self.shown, DEADLINE.as_secs(), self.stdout.join("\n"));
             };
@@ -84,6 +94,11 @@ impl Running {
                 return Some(event);
             }
         }
+    }
+
+    /// Closes the pipe that the run is told through.
+    pub fn stop_reading(&mut self) {
+        self.lines = None;
     }
 
     /// The run's name, as its first event tells it.

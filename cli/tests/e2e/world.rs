@@ -185,6 +185,12 @@ impl World {
         status.json()["fleets"].as_array().expect("a list of fleets").iter().map(fleet).collect()
     }
 
+    /// Nothing is left in the folder for temporary files: keys and archives lie there while a run lasts.
+    pub fn assert_tmp_is_empty(&self) {
+        let left: Vec<_> = fs::read_dir(self.path().join("tmp")).expect("it is there").flatten().collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+
     /// Removes what an `alcedo` that was killed could not.
     pub fn empty_tmp(&self) {
         let path = self.path().join("tmp");
