@@ -48,6 +48,12 @@ enum Chore {
         /// Only tests whose name contains this
         filter: Option<String>,
     },
+    /// Break everything at every call, for hours; a failure names its seed
+    Soak {
+        /// How many random schedules
+        #[arg(long, default_value_t = 1000)]
+        schedules: u64,
+    },
     /// Measure deploys of the example app and print the numbers as JSON
     Bench {
         /// Measure `alcedo` as users install it; building it that way takes a quarter of an hour the first time
@@ -64,6 +70,7 @@ fn main() -> ExitCode {
         Chore::Setup { tests } => setup::run_chore(tests),
         Chore::Demo { port } => demo::run(port),
         Chore::Test { filter } => test::run(filter.as_deref()),
+        Chore::Soak { schedules } => test::soak(schedules),
         Chore::Bench { release } => bench::run(if release { alcedo::Profile::Release } else { alcedo::Profile::Dev }),
         Chore::Measure(what) => return process::measure(&what),
     };

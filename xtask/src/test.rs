@@ -59,6 +59,17 @@ pub fn run(filter: Option<&str>) -> Result<()> {
     Ok(())
 }
 
+/// What `test` tries a part of, in full.
+pub fn soak(schedules: u64) -> Result<()> {
+    setup::ensure(true)?;
+    heading("Soak");
+    let mut soak = cargo();
+    soak.args(["test", "--package", "alcedo-stages", "--test", "control_plane", "broken", "--", "--nocapture"])
+        .env("ALCEDO_SOAK", schedules.to_string())
+        .env("ALCEDO_TEST_PYTHON", extras::python().join("bin/python"));
+    process::run(&mut soak)
+}
+
 fn cargo() -> Command {
     let mut cargo = Command::new("cargo");
     cargo.current_dir(project::folder());

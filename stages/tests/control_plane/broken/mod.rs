@@ -3,6 +3,7 @@
 
 mod answers;
 mod kills;
+mod schedules;
 mod steps;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};

@@ -42,8 +42,13 @@ pub async fn run(site: &Site, request: Request) -> (Plan, Ending) {
 
 /// Prepares as the command line does, without waiting for anybody.
 pub async fn prepare(site: &Site, request: Request) -> Result<Prepared, RunError> {
+    prepare_within(site, request, Duration::ZERO).await
+}
+
+/// The same, waiting for whoever holds the environment.
+pub async fn prepare_within(site: &Site, request: Request, patience: Duration) -> Result<Prepared, RunError> {
     let stop = CancellationToken::new();
-    let order = Order { reason: "a test", patience: Duration::ZERO, stop: &stop, tell: &|_| {} };
+    let order = Order { reason: "a test", patience, stop: &stop, tell: &|_| {} };
     execute::prepare(site, &request, &order).await
 }
 

@@ -1,0 +1,176 @@
+//! Several runs of one environment at once, on machines whose clocks are wrong, with faults and deaths at random: whatever
+//! happens, the next run sets everything right.
+//!
+//! A schedule is made from its seed alone. How its tasks interleave is up to the machine, so a seed that fails once may need
+//! several tries to fail again; it is printed with the failure.
+
+use std::{
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use alcedo_local_region::faults::{Calls, Effect, Fault, When};
+use alcedo_pipeline::{clock::TokioClock, event::Outcome, journal, lock, version::Version};
+use alcedo_stages::{clients::SharedClock, facts, facts::Request, site::Site, sweep};
+use futures::FutureExt;
+use jiff::{SignedDuration, Timestamp};
+use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+
+use super::Bench;
+use crate::{life::deploy, support::journey};
+
+/// How long new schedules are begun in the test command; a soak does as many as `ALCEDO_SOAK` says.
+const BUDGET: Duration = Duration::from_secs(60);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_happens_at_once_the_next_run_sets_it_right() {
+    let soak: Option<u64> = std::env::var("ALCEDO_SOAK").ok().and_then(|count| count.parse().ok());
+    let first = std::env::var("ALCEDO_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
+    let begun = Instant::now();
+    let mut tally = Tally::default();
+    let mut seed: u64 = first;
+    while soak.map_or(begun.elapsed() < BUDGET, |count| seed < first + count) {
+        // A panic names the seed.
+        let one = AssertUnwindSafe(schedule(seed)).catch_unwind().await;
+        let one =
+            one.unwrap_or_else(|_| panic!("seed {seed} failed, as said above; ALCEDO_SEED={seed} begins with it"));
+        tally.add(&one);
+        seed += 1;
+    }
+    eprintln!("{} schedules: {tally:?}", seed - first);
+    assert!(tally.done > 0 && tally.killed > 0 && tally.struck > 0 && tally.refused > 0, "{tally:?}");
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    /// Runs that came to their end, that were undone, that were refused because another held the environment or something
+    /// failed before they began, that stopped in the middle, and that were killed.
+    done: u64,
+    undone: u64,
+    refused: u64,
+    stopped: u64,
+    killed: u64,
+    /// Calls that a fault struck.
+    struck: u64,
+}
+
+impl Tally {
+    fn add(&mut self, other: &Self) {
+        self.done += other.done;
+        self.undone += other.undone;
+        self.refused += other.refused;
+        self.stopped += other.stopped;
+        self.killed += other.killed;
+        self.struck += other.struck;
+    }
+}
+
+async fn schedule(seed: u64) -> Tally {
+    let mut dice = StdRng::seed_from_u64(seed);
+    let bench = Bench::new().await;
+    let third = bench.account.release(&bench.site, "2026.1103.100000").await;
+    let fourth = bench.account.release(&bench.site, "2026.1104.100000").await;
+    let foreign = foreign(&bench).await;
+    for _ in 0..dice.random_range(0..6) {
+        bench.faults().add(fault(&mut dice));
+    }
+    let mut tally = Tally::default();
+    let requests = [
+        deploy(third),
+        deploy(fourth),
+        Request::Rollback { to: None },
+        Request::Rollback { to: Some("2026.1101.100000".parse().unwrap()) },
+    ];
+    let runs = (0..dice.random_range(2..=5)).map(|_| {
+        let site = on_another_machine(&bench.site, &mut dice);
+        let request = *requests.choose(&mut dice).unwrap();
+        let wait = Duration::from_millis(dice.random_range(0..600));
+        let patience = Duration::from_millis(if dice.random_bool(0.5) { dice.random_range(0..6000) } else { 0 });
+        let dies_after = dice.random_bool(0.4).then(|| Duration::from_millis(dice.random_range(50..3000)));
+        tokio::spawn(async move {
+            tokio::time::sleep(wait).await;
+            let run = async {
+                match journey::prepare_within(&site, request, patience).await {
+                    Ok(prepared) => Some(journey::finish(prepared).await.0),
+                    Err(_) => None,
+                }
+            };
+            match dies_after {
+                None => Some(run.await),
+                Some(dies_after) => tokio::time::timeout(dies_after, run).await.ok(),
+            }
+        })
+    });
+    for run in runs.collect::<Vec<_>>() {
+        match run.await.unwrap() {
+            None => tally.killed += 1,
+            Some(None) => tally.refused += 1,
+            Some(Some(Ok(ending))) if ending.outcome == Outcome::Done => tally.done += 1,
+            Some(Some(Ok(_))) => tally.undone += 1,
+            Some(Some(Err(_))) => tally.stopped += 1,
+        }
+    }
+    tally.struck = bench.faults().standing().iter().map(|fault| fault.struck).sum();
+    bench.faults().clear();
+
+    // Two minutes pass: leases of the dead have ended.
+    lock::break_it(bench.site.store.as_ref(), &bench.site.lock_key()).await.unwrap();
+    all_is_right_after(&bench, deploy(fourth), fourth).await;
+    assert_eq!(self::foreign(&bench).await, foreign, "what is nobody's of ours was touched");
+    tally
+}
+
+/// The next run comes to its end, and everything is as after any deploy.
+async fn all_is_right_after(bench: &Bench, request: Request, version: Version) {
+    let site = &bench.site;
+    let (plan, ending) = journey::run(site, request).await;
+    assert_eq!(ending.outcome, Outcome::Done, "{plan}\n{:?} {:?}", ending.failure, ending.left);
+    let balancer = facts::balancer(site).await.unwrap();
+    let fleets = facts::fleets(site, Some(&balancer)).await.unwrap();
+    let serving: Vec<_> = fleets.iter().filter(|fleet| fleet.is_in_service()).collect();
+    assert!(serving.len() == 1 && serving[0].version == version && serving[0].instances.len() == 2, "{serving:#?}");
+    let open = journal::open_runs(site.store.as_ref(), &site.root, &site.environment).await.unwrap();
+    assert!(open.is_empty(), "{open:?}");
+    assert!(lock::look(site.store.as_ref(), &site.lock_key()).await.unwrap().is_none());
+    let left = sweep::find(site).await.unwrap();
+    assert!(left.is_empty(), "{left:#?}");
+    let all: usize = fleets.iter().map(|fleet| fleet.instances.len()).sum();
+    let servers = bench.inventory().await.iter().filter(|line| line.starts_with("server")).count();
+    assert_eq!(servers, all, "every server belongs to a fleet");
+}
+
+/// What lacks the app's tags.
+async fn foreign(bench: &Bench) -> Vec<String> {
+    let all = bench.inventory().await;
+    all.into_iter().filter(|line| line.starts_with("security group ") || line.contains("vendor")).collect()
+}
+
+/// Another process, whose clock may be an hour off either way.
+fn on_another_machine(site: &Site, dice: &mut StdRng) -> Site {
+    let mut site = site.clone();
+    let off = SignedDuration::from_secs(dice.random_range(-3600..=3600));
+    site.clients.clock = SharedClock(Arc::new(TokioClock::starting_at(Timestamp::now() + off)));
+    site
+}
+
+fn fault(dice: &mut StdRng) -> Fault {
+    let code = |code: &str| Effect::Error { code: code.into(), status: None };
+    let effects = [
+        Effect::LoseAnswer,
+        Effect::LoseAnswer,
+        code("InternalError"),
+        code("RequestLimitExceeded"),
+        code("UnauthorizedOperation"),
+        Effect::ExpiredCredentials,
+        Effect::Delay { milliseconds: 400 },
+    ];
+    let on = Calls {
+        changing: dice.random_bool(0.7),
+        skip: dice.random_range(0..150),
+        times: Some(dice.random_range(1..4)),
+        ..Calls::default()
+    };
+    let when = if dice.random_bool(0.5) { When::Before } else { When::After };
+    Fault { on, when, effect: effects.choose(dice).unwrap().clone() }
+}
