@@ -106,8 +106,13 @@ impl StepContext {
 
     /// Resources that this step is known to own, over all its attempts.
     pub fn owned(&self) -> Vec<Resource> {
+        self.owned_by(self.step.as_str())
+    }
+
+    /// Resources that another step of the run is known to own.
+    pub fn owned_by(&self, step: &str) -> Vec<Resource> {
         let progress = self.outlet.progress.lock().expect("no panic while progress is held");
-        progress.steps.get(&self.step).map(|state| state.resources.clone()).unwrap_or_default()
+        progress.steps.get(&StepId::from(step)).map(|state| state.resources.clone()).unwrap_or_default()
     }
 
     /// Journals a resource the moment it exists.

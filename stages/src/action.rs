@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    bake, build, flip, hold, ingress, launch, preview, publish, retire, site::Site, smoke, workshop::Workshop,
+    bake, build, examine, flip, hold, ingress, launch, preview, publish, retire, site::Site, smoke, workshop::Workshop,
 };
 
 /// What one step does, with everything it needs to know.
@@ -55,7 +55,14 @@ pub struct SiteSteps {
     pub workshop: Workshop,
 }
 
+#[async_trait]
 impl Steps for SiteSteps {
+    async fn examine(&self, failed: &PlannedStep, context: &StepContext) {
+        if examine::is_about_servers(failed) {
+            examine::examine(&self.site, &self.workshop, failed, context).await;
+        }
+    }
+
     fn step(&self, planned: &PlannedStep) -> Result<Box<dyn Step>, StepError> {
         let action = serde_json::from_value(planned.action.clone()).map_err(|error| {
             StepError::failed(format!("step {} was planned by another version of alcedo", planned.id))

@@ -190,7 +190,7 @@ pub async fn take_up(
             Ok(TakenUp::Ended(plan, outcome))
         }
         Ok(recover::Found::Open(plan, taken)) => {
-            Ok(TakenUp::Ready(Prepared { plan, work: Work::Go(taken), hands, lock }))
+            Ok(TakenUp::Ready(Box::new(Prepared { plan, work: Work::Go(taken), hands, lock })))
         }
         Err(error) => {
             lock.release().await?;
@@ -203,7 +203,7 @@ pub async fn take_up(
 pub enum TakenUp {
     /// There is nothing to do.
     Ended(Plan, Outcome),
-    Ready(Prepared),
+    Ready(Box<Prepared>),
 }
 
 /// Holds the environment while something is done that is no run.

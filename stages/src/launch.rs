@@ -353,7 +353,7 @@ pub fn state(target: &TargetHealthDescription) -> Option<&TargetHealthStateEnum>
     target.target_health().and_then(|health| health.state())
 }
 
-fn reason(target: &TargetHealthDescription) -> String {
+pub fn reason(target: &TargetHealthDescription) -> String {
     let Some(health) = target.target_health() else { return "unknown".into() };
     let state = health.state().map_or("unknown", TargetHealthStateEnum::as_str);
     match (health.reason(), health.description()) {

@@ -11,6 +11,7 @@ pub mod clients;
 pub mod cloud_error;
 pub mod costs;
 pub mod doctor;
+pub mod examine;
 pub mod execute;
 pub mod facts;
 pub mod flip;

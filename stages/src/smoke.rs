@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use alcedo_images::session::Session;
 use alcedo_pipeline::{
     context::StepContext,
     error::StepError,
@@ -43,14 +44,18 @@ impl SmokeTest {
     pub async fn run(&self, site: &Site, shop: &Workshop, context: &StepContext) -> Result<Value, StepError> {
         let made: MadeServers = context.output(launch::INSTANCES)?;
         let servers = made.servers.iter().map(|server| self.on_server(site, shop, context, server));
-        let mut reports = match self.servers {
-            true => futures::future::try_join_all(servers).await?,
+        let (mut reports, sessions): (Vec<_>, Vec<_>) = match self.servers {
+            true => futures::future::try_join_all(servers).await?.into_iter().unzip(),
             false => {
                 context.warn("the servers cannot be tested directly: this machine's address is not known", None);
-                Vec::new()
+                (Vec::new(), Vec::new())
             }
         };
         reports.push(self.through_preview(site, context).await?);
+        let passed = reports.iter().all(|(_, report)| report.failures().next().is_none());
+        let leave = made.servers.iter().zip(sessions).filter_map(|(server, session)| Some((server, session?)));
+        let leave = leave.map(|(server, session)| log_out(shop, context, server, session, passed));
+        futures::future::try_join_all(leave).await?;
         let failures: Vec<String> = reports
             .iter()
             .flat_map(|(target, report)| in_words(report).map(move |it| format!("{target}: {it}")))
@@ -69,7 +74,7 @@ impl SmokeTest {
         shop: &Workshop,
         context: &StepContext,
         server: &Server,
-    ) -> Result<(String, SuiteReport), StepError> {
+    ) -> Result<((String, SuiteReport), Option<Session>), StepError> {
         let address = server.address(self.private_address).map(|address| address.to_string()).unwrap_or_default();
         let target = Target::server(&address, self.app_port)
             .map_err(|error| StepError::failed(format!("{address} is not an address")).because(error))?;
@@ -84,17 +89,7 @@ impl SmokeTest {
         };
         let shell = session.as_ref().map(|session| session as &dyn Shell);
         let report = self.suite(&self.checks, &target, shell, context, &server.id).await?;
-        if let Some(session) = session {
-            // The key leaves with the session: nobody can log in with it afterwards.
-            let key = shop.key().await?;
-            let remove = format!("sed -i '\\#{}#d' ~/.ssh/authorized_keys", key.public_base64());
-            let removed = session.run(&alcedo_smoke_tests::ShellCommand::new(remove)).await;
-            if let Err(error) = removed {
-                context.warn(format!("the ephemeral key could not be taken off {}: {error}", server.id), None);
-            }
-            let _ = session.close().await;
-        }
-        Ok((server.id.clone(), report))
+        Ok(((server.id.clone(), report), session))
     }
 
     /// Through the balancer, by the preview's header or port. What needs a shell, or names a port of the servers, was
@@ -145,6 +140,26 @@ impl SmokeTest {
             () = context.cancellation().cancelled() => Err(StepError::interrupted()),
         }
     }
+}
+
+/// Ends a session. From a server that is to serve, the key goes as well: nobody can log in with it afterwards. On one whose
+/// suite failed it stays, because what the server has to tell is read before it is terminated.
+async fn log_out(
+    shop: &Workshop,
+    context: &StepContext,
+    server: &Server,
+    session: Session,
+    passed: bool,
+) -> Result<(), StepError> {
+    if passed {
+        let key = shop.key().await?;
+        let remove = format!("sed -i '\\#{}#d' ~/.ssh/authorized_keys", key.public_base64());
+        if let Err(error) = session.run(&alcedo_smoke_tests::ShellCommand::new(remove)).await {
+            context.warn(format!("the ephemeral key could not be taken off {}: {error}", server.id), None);
+        }
+    }
+    let _ = session.close().await;
+    Ok(())
 }
 
 fn is_for_preview(check: &Check) -> bool {

@@ -80,7 +80,7 @@ pub fn take_up_run(
         let order = Order { reason, patience: patience.wait, stop: &stop, tell: &tell };
         match take_up(&site, run, wish, &order).await.map_err(|error| stopped_or(&signals, &error))? {
             TakenUp::Ready(prepared) => {
-                let code = execute(session, &site, prepared, &mut signals).await?;
+                let code = execute(session, &site, *prepared, &mut signals).await?;
                 // It was asked to be undone, and is: that is no interruption.
                 let undone = wish == Wish::GoBack && code == ExitCode::FAILED;
                 Ok(if undone { ExitCode::DONE } else { code })

@@ -89,6 +89,10 @@ fn health(blue: &Blue<'_>) {
     // The end of its console, told as its own.
     let console = format!("{id} | ");
     assert!(run.printed().lines().filter(|line| line.starts_with(&console)).count() > 1, "{}", run.printed());
+    // What the server told is beside the run, although the server is gone.
+    let kept = |name: &str| blue.world.evidence(&run.name(), id, name);
+    assert_says(&kept("health.json"), &["Target.ResponseCodeMismatch", "404"]);
+    assert!(kept("console.txt").contains("SSH HOST KEY FINGERPRINTS"), "{}", kept("console.txt"));
     blue.world.tell("health that never comes");
 }
 
@@ -101,5 +105,10 @@ fn smoke_test(blue: &Blue<'_>) {
     let (passed, failed): (Vec<_>, Vec<_>) = checks.partition(|event| event["passed"] == true);
     assert_eq!(failed.len(), 2, "{failed:?}");
     assert!(passed.len() > 5, "the other checks were made as well: {passed:?}");
+    let id = run.output("launch/instances")["servers"][0]["id"].as_str().expect("an id");
+    let kept = |name: &str| blue.world.evidence(&run.name(), id, name);
+    assert_says(&kept("health.json"), &["\"healthy\"", "200"]);
+    assert_says(&kept("units.txt"), &["hello.service"]);
+    assert_says(&kept("journal.txt"), &["systemd[1]"]);
     blue.world.tell("a smoke test that fails");
 }

@@ -185,6 +185,12 @@ impl Ended {
         self.of_kind("report").last().unwrap_or_else(|| panic!("no report of {}: {}", self.shown, self.stdout))
     }
 
+    /// The run's name.
+    #[track_caller]
+    pub fn name(&self) -> String {
+        text(&self.report()["run"])
+    }
+
     /// The version that the run was about.
     #[track_caller]
     pub fn version(&self) -> String {

@@ -185,6 +185,17 @@ impl World {
         status.json()["fleets"].as_array().expect("a list of fleets").iter().map(fleet).collect()
     }
 
+    /// What a server that failed had told before it went.
+    pub fn evidence(&self, run: &str, server: &str, name: &str) -> String {
+        let key = format!("hello/runs/{run}/evidence/{server}/{name}");
+        self.runtime.block_on(async {
+            let there = self.clients().s3.get_object().bucket(BUCKET).key(&key).send().await;
+            let there = there.unwrap_or_else(|error| panic!("{key}: {error:?}"));
+            let bytes = there.body.collect().await.expect("it can be read").into_bytes();
+            String::from_utf8_lossy(&bytes).into_owned()
+        })
+    }
+
     /// Nothing is left in the folder for temporary files: keys and archives lie there while a run lasts.
     pub fn assert_tmp_is_empty(&self) {
         let left: Vec<_> = fs::read_dir(self.path().join("tmp")).expect("it is there").flatten().collect();

@@ -180,7 +180,7 @@ async fn a_rule_that_two_runs_use_goes_with_the_last_of_them() {
     assert_eq!(vec![still], *seen.lock().unwrap(), "they are the same rules");
     for rule in rules(&account).await {
         let users: Vec<_> = Tags::from_ec2(rule.tags()).users().into_iter().map(|(run, _)| run).collect();
-        assert_eq!(users, [second.run.clone()]);
+        assert_eq!(users, std::slice::from_ref(&second.run));
     }
 
     let ending = journey::undo(&site, &second.run).await;
