@@ -27,6 +27,30 @@ impl Clock for SystemClock {
     }
 }
 
+/// A clock that starts at a moment and goes as tokio's time does, which a simulation pauses and lets jump.
+#[derive(Debug, Clone, Copy)]
+pub struct TokioClock {
+    start: Timestamp,
+    since: tokio::time::Instant,
+}
+
+impl TokioClock {
+    pub fn starting_at(start: Timestamp) -> Self {
+        Self { start, since: tokio::time::Instant::now() }
+    }
+}
+
+impl Clock for TokioClock {
+    fn now(&self) -> Timestamp {
+        self.start.saturating_add(self.since.elapsed()).unwrap_or(Timestamp::MAX)
+    }
+
+    fn sleep_until(&self, at: Timestamp) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        let left = at.duration_since(self.now());
+        Box::pin(tokio::time::sleep(Duration::try_from(left).unwrap_or(Duration::ZERO)))
+    }
+}
+
 /// A clock that moves only when it is told to, for tests and simulations.
 #[derive(Debug)]
 pub struct ManualClock {

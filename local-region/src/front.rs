@@ -63,7 +63,7 @@ impl Service {
 
 /// Answers any request. A request that is signed for no other service is S3's.
 pub async fn answer(State(front): State<Arc<Front>>, request: Request) -> Response {
-    let id = request_id();
+    let id = front.region.request_id();
     let (parts, body) = request.into_parts();
     // S3 reads its own forms, and answers in its own words where they are wrong.
     let signed = Signed::read(&parts).unwrap_or_default();
@@ -265,11 +265,4 @@ fn error_document(service: Service, error: &ApiError, id: &str) -> Xml {
         _ => "https://sts.amazonaws.com/doc/2011-06-15/",
     };
     Xml::node("ErrorResponse", [body, Xml::text("RequestId", id)]).in_namespace(namespace)
-}
-
-/// A random id in a UUID's form, as AWS's request ids have.
-fn request_id() -> String {
-    let bits: u128 = rand::random();
-    let digits = format!("{bits:032x}");
-    format!("{}-{}-{}-{}-{}", &digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..])
 }

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::sync::{OwnedMutexGuard, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -42,6 +43,16 @@ pub struct Region {
     /// Why the last save failed, until one succeeds again.
     unsaved: Mutex<Option<String>>,
     machine_locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    dice: Mutex<StdRng>,
+    persistence: Persistence,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Persistence {
+    /// Every change is on disk before anyone can see it.
+    Durable,
+    /// Nothing is left of it, which saves the time that disks take.
+    Simulated,
 }
 
 impl Region {
@@ -68,7 +79,15 @@ impl Region {
             changed: watch::Sender::new(0),
             unsaved: Mutex::new(None),
             machine_locks: Mutex::default(),
+            dice: Mutex::new(StdRng::from_os_rng()),
+            persistence: Persistence::Durable,
         }
+    }
+
+    /// The same region for a simulation: nothing of it outlives the process, and what is random in it comes of `dice`.
+    #[must_use]
+    pub fn simulated(self, dice: StdRng) -> Self {
+        Self { dice: Mutex::new(dice), persistence: Persistence::Simulated, ..self }
     }
 
     /// Looks at the records.
@@ -92,6 +111,9 @@ impl Region {
 
     /// Under the lock of the records, so that what is on disk never goes back to an older change.
     fn save(&self, world: &World) {
+        if self.persistence == Persistence::Simulated {
+            return;
+        }
         let failure = world.save(&self.config.folder).err().map(|error| {
             tracing::error!(%error, folder = %self.config.folder.display(), "the records could not be saved");
             error.to_string()
@@ -119,8 +141,22 @@ impl Region {
     /// Now, with the lag by which readers see changes.
     pub fn moment(&self) -> Moment {
         let lag = *held(&self.new_record);
-        let lag = if self.config.lags.readers_differ { lag.mul_f64(rand::random::<f64>()) } else { lag };
+        let lag = if self.config.lags.readers_differ { lag.mul_f64(held(&self.dice).random::<f64>()) } else { lag };
         Moment::new(self.clock.now(), lag)
+    }
+
+    /// A random number: the same one in two regions that were given the same dice.
+    pub(crate) fn random<T>(&self) -> T
+    where
+        rand::distr::StandardUniform: rand::distr::Distribution<T>,
+    {
+        held(&self.dice).random()
+    }
+
+    /// An id of a request in a UUID's form, as AWS's have.
+    pub(crate) fn request_id(&self) -> String {
+        let digits = format!("{:032x}", self.random::<u128>());
+        format!("{}-{}-{}-{}-{}", &digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..])
     }
 
     /// Changes how long new records stay unknown, from now on; a start has it from the configuration.

@@ -8,13 +8,25 @@ use std::{
     time::Duration,
 };
 
-use axum::Router;
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::{Request, State},
+};
 use fs4::fs_std::FileExt;
+use futures::future::BoxFuture;
+use http::{
+    HeaderValue, Method, Uri,
+    header::HOST,
+    uri::PathAndQuery,
+};
 use nix::sys::socket::{setsockopt, sockopt::IpFreebind};
+use rand::{SeedableRng, rngs::StdRng};
 use tokio::{
     net::{TcpListener, TcpSocket},
     task::JoinSet,
 };
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     balancer,
@@ -25,7 +37,8 @@ use crate::{
     metadata::{self, MetadataServer},
     metadata_source,
     region::Region,
-    s3, servers,
+    s3::{self, Syncs},
+    servers,
     state::{World, ec2::Ec2},
     wire::sigv4::Keys,
 };
@@ -132,29 +145,19 @@ async fn start_parts(
 
     let network = machines.prepare().await?;
     let world = load_world(&config, network, clock.now())?;
-    let objects = config.folder.join("s3");
-    let store = s3::Store::open(&objects).map_err(|source| StartError::Objects { folder: objects, source })?;
-    let keys = Keys { access_key: config.access_key.clone(), secret_key: config.secret_key.clone() };
-    let service = s3::service(store, &keys, &config.region, clock.clone());
     let endpoint = format!("http://{}", config.listen);
     let mut listeners = vec![listener];
     if containers.is_some() {
         listeners.push(listen_for_instances(SocketAddr::new(IpAddr::V4(network.gateway), config.listen.port()))?);
     }
-    let region = Arc::new(Region::new(config, clock, machines, network, world));
-
+    let front = front(&config, &clock, Syncs::Each, Region::new(config.clone(), clock.clone(), machines, network, world))?;
+    let region = front.region.clone();
     let metadata = match &containers {
         Some(containers) => Some(start_metadata(&region, containers).await?),
         None => None,
     };
-    if let Err(error) = servers::refresh_base_images(&region).await {
-        tracing::warn!(%error, "the engine's base images are not known yet");
-    }
-    servers::resume(&region).await;
-    let balancer = balancer::start(region.clone()).await.map_err(StartError::Balancer)?;
-    region.tasks.spawn(servers::watch_guests(region.clone()));
+    let balancer = bring_to_life(&region).await?;
 
-    let front = Arc::new(Front { region: region.clone(), keys, s3: service });
     let mut serving = JoinSet::new();
     for listener in listeners {
         let router = Router::new().fallback(front::answer).with_state(front.clone());
@@ -167,6 +170,101 @@ async fn start_parts(
     }
     tracing::info!(endpoint, "the local region answers");
     Ok(Running { endpoint, region, metadata, balancer, serving, _lock: lock })
+}
+
+/// What answers the requests to a region.
+fn front(config: &Config, clock: &Arc<dyn Clock>, syncs: Syncs, region: Region) -> Result<Arc<Front>, StartError> {
+    let objects = config.folder.join("s3");
+    let store = s3::Store::open(&objects, syncs).map_err(|source| StartError::Objects { folder: objects, source })?;
+    let keys = Keys { access_key: config.access_key.clone(), secret_key: config.secret_key.clone() };
+    let s3 = s3::service(store, &keys, &config.region, clock.clone());
+    Ok(Arc::new(Front { region: Arc::new(region), keys, s3 }))
+}
+
+/// Starts what goes on by itself: servers on their way to what the records say, health checks, the balancer's nodes.
+async fn bring_to_life(region: &Arc<Region>) -> Result<balancer::Balancer, StartError> {
+    if let Err(error) = servers::refresh_base_images(region).await {
+        tracing::warn!(%error, "the engine's base images are not known yet");
+    }
+    servers::resume(region).await;
+    let balancer = balancer::start(region.clone()).await.map_err(StartError::Balancer)?;
+    region.tasks.spawn(servers::watch_guests(region.clone()));
+    Ok(balancer)
+}
+
+/// A whole answer to a request.
+pub type Answer = http::Response<Bytes>;
+
+/// A region inside a simulation: it answers requests that are handed to it, on no port, and nothing of it is kept. With
+/// tokio's time paused and a clock that follows it ([`TokioClock`](crate::clock::TokioClock)), one seed is one course of
+/// events.
+pub struct Simulated {
+    pub region: Arc<Region>,
+    front: Arc<Front>,
+    _balancer: balancer::Balancer,
+    _lock: std::fs::File,
+}
+
+/// Starts a region on records alone, in a folder of its own; what is random in it comes of `seed`.
+///
+/// # Errors
+/// See [`StartError`].
+pub async fn simulate(config: Config, clock: Arc<dyn Clock>, seed: u64) -> Result<Simulated, StartError> {
+    config.check()?;
+    let lock = lock_folder(&config)?;
+    let machines = Arc::new(Records::new());
+    let network = machines.prepare().await?;
+    let ec2 = Ec2::fresh(network.block, &config.region, &seed.to_string(), clock.now());
+    let world = World { format: World::FORMAT, ec2, ..World::default() };
+    let region = Region::new(config.clone(), clock.clone(), machines, network, world);
+    let front = front(&config, &clock, Syncs::Never, region.simulated(StdRng::seed_from_u64(seed)))?;
+    let region = front.region.clone();
+    let balancer = bring_to_life(&region).await?;
+    Ok(Simulated { region, front, _balancer: balancer, _lock: lock })
+}
+
+impl Simulated {
+    /// What answers one request after another. Dropping an answer that has not come is losing the connection: what the
+    /// request has not done by then, it does not do.
+    pub fn answers<B>(&self) -> impl Fn(http::Request<B>) -> BoxFuture<'static, io::Result<Answer>> + Send + Sync + use<B>
+    where
+        B: axum::body::HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<axum::BoxError>,
+    {
+        let front = self.front.clone();
+        move |request| {
+            let front = front.clone();
+            Box::pin(async move {
+                let request = as_over_a_connection(request.map(Body::new))?;
+                let has_body = request.method() != Method::HEAD;
+                let task = AbortOnDropHandle::new(tokio::spawn(front::answer(State(front), request)));
+                // A fault that loses an answer ends its task.
+                let answer = task.await.map_err(|_| io::Error::from(io::ErrorKind::ConnectionReset))?;
+                let (parts, body) = answer.into_parts();
+                let body = if has_body { body } else { Body::empty() };
+                let body = axum::body::to_bytes(body, usize::MAX).await.map_err(io::Error::other)?;
+                Ok(http::Response::from_parts(parts, body))
+            })
+        }
+    }
+}
+
+/// A client names the host in the address; on a connection it is a header.
+fn as_over_a_connection(mut request: Request) -> io::Result<Request> {
+    let uri = request.uri().clone();
+    if let Some(host) = uri.authority() {
+        let host = HeaderValue::from_str(host.as_str()).map_err(io::Error::other)?;
+        request.headers_mut().entry(HOST).or_insert(host);
+    }
+    let path = uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    *request.uri_mut() = Uri::from(path);
+    Ok(request)
+}
+
+impl Drop for Simulated {
+    fn drop(&mut self) {
+        self.region.stopping.cancel();
+    }
 }
 
 impl Running {

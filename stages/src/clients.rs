@@ -1,6 +1,6 @@
 //! The one way to the cloud: SDK clients over HTTP. The local region differs from AWS by its endpoint alone.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use alcedo_pipeline::{
     clock::{Clock, SystemClock},
@@ -39,6 +39,8 @@ pub struct Clients {
     pub s3: aws_sdk_s3::Client,
     pub sts: aws_sdk_sts::Client,
     pub http: reqwest::Client,
+    /// This machine's address as servers see it, where it is known without asking.
+    pub own_address: Option<Ipv4Addr>,
     /// The endpoint, where it is not AWS's own.
     pub endpoint: Option<String>,
     pub region: Option<String>,
@@ -128,6 +130,7 @@ impl Clients {
                 .expect("a client without custom certificates can be built"),
             endpoint,
             region: config.region().map(ToString::to_string),
+            own_address: None,
             visible: VISIBLE,
             store_clock,
             clock: SharedClock(clock),
@@ -140,6 +143,7 @@ impl Clients {
     pub fn guarded_by(&self, fence: &Fence) -> Self {
         Self {
             http: self.http.clone(),
+            own_address: self.own_address,
             visible: self.visible,
             ..Self::of(self.config.clone(), self.clock.0.clone(), Some(fence))
         }

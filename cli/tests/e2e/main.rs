@@ -2,6 +2,10 @@
 //!
 //! Every test has a region of its own; at most two run at a time. They need a container engine and fail without one.
 
+// Shared with the tests of the stages, which use more of them.
+#[allow(dead_code)]
+#[path = "../../../stages/tests/control_plane/support/account.rs"]
+mod account;
 mod app;
 mod bad_luck;
 mod cold_rollback;
@@ -10,9 +14,13 @@ mod failures;
 mod interrupted;
 mod inventory;
 mod killed;
+mod kills;
 mod lifecycle;
 mod reading;
 mod run;
 mod seats;
+#[allow(dead_code)]
+#[path = "../../../stages/tests/control_plane/support/inventory.rs"]
+mod stock;
 mod traffic;
 mod world;

@@ -96,6 +96,11 @@ impl Running {
         }
     }
 
+    /// Whether its process has ended, without waiting for it.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("it can be asked").is_some()
+    }
+
     /// Closes the pipe that the run is told through.
     pub fn stop_reading(&mut self) {
         self.lines = None;
@@ -175,7 +180,7 @@ impl Ended {
         only
     }
 
-    fn of_kind<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a Value> {
+    pub fn of_kind<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a Value> {
         self.events.iter().filter(move |event| event["event"] == kind)
     }
 

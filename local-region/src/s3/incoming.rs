@@ -1,5 +1,7 @@
 //! A body on its way to disk. Nothing refers to it before its length and checksums are checked.
 
+use std::{io, path::Path};
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures::StreamExt;
 use http::HeaderMap;
@@ -13,7 +15,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::{
     checksums::{self, Algorithm, Checksum, Hasher},
-    store::{Store, disk},
+    store::{SMALL_BYTES, Store, Syncs, disk},
 };
 
 /// What a request says its body will be.
@@ -48,7 +50,7 @@ pub async fn receive(
     expected: Expected<'_>,
 ) -> S3Result<Received> {
     let (content, path) = store.new_content(bucket)?;
-    let outcome = write(&path, body, expected).await;
+    let outcome = write(store, &path, body, expected).await;
     match outcome {
         Ok((size, etag, checksum)) => Ok(Received { content, size, etag, checksum }),
         Err(error) => {
@@ -60,7 +62,8 @@ pub async fn receive(
 }
 
 async fn write(
-    path: &std::path::Path,
+    store: &Store,
+    path: &Path,
     body: Option<StreamingBlob>,
     expected: Expected<'_>,
 ) -> S3Result<(u64, String, Checksum)> {
@@ -70,7 +73,7 @@ async fn write(
         .map(|checksum| checksum.algorithm)
         .or_else(|| checksums::announced(expected.headers))
         .unwrap_or(expected.algorithm);
-    let mut file = tokio::fs::File::create(path).await.map_err(disk)?;
+    let mut file = Content::new(path);
     let (mut md5, mut hasher, mut size) = (Md5::new(), Hasher::new(algorithm), 0);
     if let Some(mut body) = body {
         while let Some(chunk) = body.next().await {
@@ -81,10 +84,10 @@ async fn write(
             }
             md5.update(&chunk);
             hasher.update(&chunk);
-            file.write_all(&chunk).await.map_err(disk)?;
+            file.write(&chunk).await.map_err(disk)?;
         }
     }
-    file.sync_all().await.map_err(disk)?;
+    file.finish(store.syncs()).await.map_err(disk)?;
 
     let (md5, value) = (md5.finalize(), hasher.finish());
     if expected.content_md5.is_some_and(|declared| declared != STANDARD.encode(md5)) {
@@ -97,6 +100,42 @@ async fn write(
         return Err(s3_error!(BadDigest, "The {name} you specified did not match the calculated checksum."));
     }
     Ok((size, hex::encode(md5), Checksum { algorithm, value }))
+}
+
+/// Content on its way to its file. What is small is written at once, without a thread's help.
+struct Content<'a> {
+    path: &'a Path,
+    small: Vec<u8>,
+    large: Option<tokio::fs::File>,
+}
+
+impl<'a> Content<'a> {
+    fn new(path: &'a Path) -> Self {
+        Self { path, small: Vec::new(), large: None }
+    }
+
+    async fn write(&mut self, chunk: &[u8]) -> io::Result<()> {
+        if self.large.is_none() && self.small.len() + chunk.len() <= SMALL_BYTES {
+            self.small.extend_from_slice(chunk);
+            return Ok(());
+        }
+        let file = match &mut self.large {
+            Some(file) => file,
+            none => none.insert(tokio::fs::File::create(self.path).await?),
+        };
+        file.write_all(&std::mem::take(&mut self.small)).await?;
+        file.write_all(chunk).await
+    }
+
+    async fn finish(self, syncs: Syncs) -> io::Result<()> {
+        let Some(mut file) = self.large else {
+            let mut file = std::fs::File::create(self.path)?;
+            std::io::Write::write_all(&mut file, &self.small)?;
+            return if syncs == Syncs::Each { file.sync_all() } else { Ok(()) };
+        };
+        file.flush().await?;
+        if syncs == Syncs::Each { file.sync_all().await } else { Ok(()) }
+    }
 }
 
 /// What ended the stream early: a failed check of `s3s`, which has its own code, or a connection that was lost.

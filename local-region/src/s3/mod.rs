@@ -31,7 +31,7 @@ mod reading;
 mod store;
 mod uploads;
 
-pub use store::Store;
+pub use store::{Store, Syncs};
 
 /// S3 over `store`, for the holder of `keys`.
 pub fn service(store: Store, keys: &Keys, region: &str, clock: Arc<dyn Clock>) -> S3Service {

@@ -1,6 +1,10 @@
 //! GetObject and HeadObject: conditions, ranges, and what an answer says of the object.
 
-use std::{io::SeekFrom, time::SystemTime};
+use std::{
+    io::{self, Read, Seek, SeekFrom},
+    path::Path,
+    time::SystemTime,
+};
 
 use s3s::{
     S3Result,
@@ -14,7 +18,7 @@ use tokio_util::io::ReaderStream;
 
 use super::{
     checksums::{kind, set_checksum},
-    store::{Object, Store, disk},
+    store::{Object, SMALL_BYTES, Store, disk},
 };
 
 /// What a read may demand of the object.
@@ -74,19 +78,17 @@ pub async fn get(store: &Store, input: GetObjectInput) -> S3Result<GetObjectOutp
         if_unmodified_since: input.if_unmodified_since.as_ref(),
     }
     .check(&object)?;
-    let mut file = match tokio::fs::File::open(&path).await {
-        Ok(file) => file,
+    let range = input.range.map(|range| range.check(object.size)).transpose()?;
+    let (start, length) = range.as_ref().map_or((0, object.size), |range| (range.start, range.end - range.start));
+    let body = match content(&path, start, length).await {
+        Ok(body) => body,
         // Replaced or deleted since it was looked up; S3 answers with one of the two objects, so look again.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let (_, path) = store.object(&input.bucket, &input.key)?;
-            tokio::fs::File::open(&path).await.map_err(disk)?
+            content(&path, start, length).await.map_err(disk)?
         }
         Err(error) => return Err(disk(error)),
     };
-    let range = input.range.map(|range| range.check(object.size)).transpose()?;
-    let (start, length) = range.as_ref().map_or((0, object.size), |range| (range.start, range.end - range.start));
-    file.seek(SeekFrom::Start(start)).await.map_err(disk)?;
-    let body = StreamingBlob::wrap(ReaderStream::with_capacity(file.take(length), 64 << 10));
 
     let attributes = object.attributes.clone();
     let mut output = GetObjectOutput {
@@ -109,6 +111,20 @@ pub async fn get(store: &Store, input: GetObjectInput) -> S3Result<GetObjectOutp
         set_checksum!(output, &object.checksum);
     }
     Ok(output)
+}
+
+/// A part of a file.
+async fn content(path: &Path, start: u64, length: u64) -> io::Result<StreamingBlob> {
+    if length <= SMALL_BYTES as u64 {
+        let mut file = std::fs::File::open(path)?;
+        file.seek(SeekFrom::Start(start))?;
+        let mut bytes = Vec::new();
+        file.take(length).read_to_end(&mut bytes)?;
+        return Ok(StreamingBlob::from(s3s::Body::from(bytes)));
+    }
+    let mut file = tokio::fs::File::open(path).await?;
+    file.seek(SeekFrom::Start(start)).await?;
+    Ok(StreamingBlob::wrap(ReaderStream::with_capacity(file.take(length), 64 << 10)))
 }
 
 pub fn head(store: &Store, input: &HeadObjectInput) -> S3Result<HeadObjectOutput> {

@@ -32,6 +32,10 @@ use super::{checksums::Checksum, uploads::Upload};
 /// The version of the record files' format.
 const FORMAT: u32 = 1;
 
+/// Content up to this size is written and read at once; a journal's entries are. More goes through threads of its own, so
+/// that nobody waits for a disk.
+pub(super) const SMALL_BYTES: usize = 64 << 10;
+
 /// One object.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Object {
@@ -100,6 +104,15 @@ pub(super) struct Bucket {
     pub objects: BTreeMap<String, Arc<Object>>,
     pub uploads: BTreeMap<String, Upload>,
     deletions: HashMap<String, u64>,
+    pub syncs: Syncs,
+}
+
+/// Whether what is written is on disk before it is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Syncs {
+    Each,
+    /// For simulations, which nobody takes up after a crash.
+    Never,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -111,6 +124,7 @@ struct BucketRecord {
 /// All buckets under one folder.
 pub struct Store {
     folder: PathBuf,
+    syncs: Syncs,
     buckets: Mutex<BTreeMap<String, Bucket>>,
 }
 
@@ -119,7 +133,7 @@ impl Store {
     ///
     /// # Errors
     /// Where the folder cannot be used, or a record in it cannot be read.
-    pub fn open(folder: &Path) -> io::Result<Self> {
+    pub fn open(folder: &Path, syncs: Syncs) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
         let mut buckets = BTreeMap::new();
         for entry in fs::read_dir(folder)? {
@@ -127,10 +141,10 @@ impl Store {
             let (Ok(name), true) = (entry.file_name().into_string(), entry.file_type()?.is_dir()) else { continue };
             // A crash between making the folder and its record leaves no bucket.
             if entry.path().join("bucket.json").exists() {
-                buckets.insert(name, Bucket::open(entry.path())?);
+                buckets.insert(name, Bucket::open(entry.path(), syncs)?);
             }
         }
-        Ok(Self { folder: folder.to_owned(), buckets: Mutex::new(buckets) })
+        Ok(Self { folder: folder.to_owned(), syncs, buckets: Mutex::new(buckets) })
     }
 
     pub(super) fn buckets(&self) -> MutexGuard<'_, BTreeMap<String, Bucket>> {
@@ -159,7 +173,8 @@ impl Store {
             for part in ["objects", "content", "uploads"] {
                 fs::create_dir_all(folder.join(part))?;
             }
-            write_record(&folder.join("bucket.json"), &BucketRecord { format: FORMAT, created: now })
+            let record = BucketRecord { format: FORMAT, created: now };
+            write_record(&folder.join("bucket.json"), &record, self.syncs)
         };
         make().map_err(disk)?;
         let bucket = Bucket {
@@ -168,6 +183,7 @@ impl Store {
             objects: BTreeMap::new(),
             uploads: BTreeMap::new(),
             deletions: HashMap::new(),
+            syncs: self.syncs,
         };
         buckets.insert(name.to_owned(), bucket);
         Ok(true)
@@ -222,6 +238,10 @@ impl Store {
         })
     }
 
+    pub(super) fn syncs(&self) -> Syncs {
+        self.syncs
+    }
+
     /// A file for content to come, outside the lock: nothing names it yet.
     pub fn new_content(&self, bucket: &str) -> S3Result<(String, PathBuf)> {
         let name = format!("{:032x}", rand::random::<u128>());
@@ -231,7 +251,7 @@ impl Store {
 }
 
 impl Bucket {
-    fn open(folder: PathBuf) -> io::Result<Self> {
+    fn open(folder: PathBuf, syncs: Syncs) -> io::Result<Self> {
         let record: BucketRecord = read_record(&folder.join("bucket.json"))?;
         let mut objects = BTreeMap::new();
         for object in read_records::<Object>(&folder.join("objects"))? {
@@ -241,7 +261,7 @@ impl Bucket {
         for upload in read_records::<Upload>(&folder.join("uploads"))? {
             uploads.insert(upload.upload_id.clone(), upload);
         }
-        let bucket = Self { folder, created: record.created, objects, uploads, deletions: HashMap::new() };
+        let bucket = Self { folder, created: record.created, objects, uploads, deletions: HashMap::new(), syncs };
         bucket.drop_unnamed()?;
         Ok(bucket)
     }
@@ -270,7 +290,7 @@ impl Bucket {
     pub fn put(&mut self, object: Object, condition: &Condition) -> S3Result<Arc<Object>> {
         let deletions = self.deletions.get(&object.key).copied().unwrap_or(0);
         condition.check(self.objects.get(&object.key).map(Arc::as_ref), deletions)?;
-        write_record(&self.record(&object.key), &object).map_err(disk)?;
+        write_record(&self.record(&object.key), &object, self.syncs).map_err(disk)?;
         let object = Arc::new(object);
         if let Some(old) = self.objects.insert(object.key.clone(), object.clone()) {
             self.drop_content(&old.content);
@@ -303,11 +323,13 @@ pub(super) fn disk(error: io::Error) -> S3Error {
 }
 
 /// Writes a record so that a crash leaves the old one or the new one.
-pub(super) fn write_record(path: &Path, record: &impl Serialize) -> io::Result<()> {
+pub(super) fn write_record(path: &Path, record: &impl Serialize, syncs: Syncs) -> io::Result<()> {
     let next = path.with_extension("next");
     let mut file = fs::File::create(&next)?;
     file.write_all(&serde_json::to_vec(record)?)?;
-    file.sync_all()?;
+    if syncs == Syncs::Each {
+        file.sync_all()?;
+    }
     fs::rename(&next, path)
 }
 
@@ -347,7 +369,7 @@ mod tests {
     #[test]
     fn a_conditional_write_that_a_delete_overtakes_is_told_to_try_again() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path()).unwrap();
+        let store = Store::open(folder.path(), Syncs::Each).unwrap();
         store.create_bucket("b", Timestamp::UNIX_EPOCH).unwrap();
         let absent =
             |deletions| Condition { if_none_match: Some(ETagCondition::Any), deletions, ..Condition::default() };
@@ -362,13 +384,13 @@ mod tests {
     #[test]
     fn content_that_no_record_names_is_dropped_at_the_next_start() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path()).unwrap();
+        let store = Store::open(folder.path(), Syncs::Each).unwrap();
         store.create_bucket("b", Timestamp::UNIX_EPOCH).unwrap();
         put(&store, &Condition::default()).unwrap();
         let (_, lost) = store.new_content("b").unwrap();
         fs::write(&lost, b"half").unwrap();
         drop(store);
-        let store = Store::open(folder.path()).unwrap();
+        let store = Store::open(folder.path(), Syncs::Each).unwrap();
         assert!(!lost.exists());
         assert!(store.object("b", "k").unwrap().1.exists());
     }

@@ -74,7 +74,7 @@ impl Bucket {
     }
 
     fn save_upload(&mut self, upload: Upload) -> S3Result<()> {
-        write_record(&self.upload_record(&upload.upload_id), &upload).map_err(disk)?;
+        write_record(&self.upload_record(&upload.upload_id), &upload, self.syncs).map_err(disk)?;
         self.uploads.insert(upload.upload_id.clone(), upload);
         Ok(())
     }

@@ -237,7 +237,7 @@ async fn group_made_again(account: &Account) -> bool {
 }
 
 async fn any_signature(account: &Account) -> bool {
-    let stranger = LocalEndpoint { secret_key: "a guess".into(), ..account.endpoint.clone() };
+    let stranger = LocalEndpoint { secret_key: "a guess".into(), ..account.endpoint().clone() };
     let clients = Clients::connect(&Aws::default(), Some(&stranger)).await;
     clients.ec2.describe_vpcs().send().await.is_ok()
 }

@@ -20,9 +20,9 @@ pub async fn create(params: &Params, region: &Arc<Region>) -> Answer {
     required(params, "Protocol")?;
     let default_action = actions::read(params, "DefaultActions")?;
     let tags = tags(params)?;
-    let id = new_id();
+    let id = new_id(region);
     let arn = names::listener_arn(&load_balancer_arn, &id);
-    let default_rule_arn = names::rule_arn(&arn, &new_id());
+    let default_rule_arn = names::rule_arn(&arn, &new_id(region));
     // A port that this load balancer has already is a matter of the records alone.
     let known = region.read(|world| {
         world.elbv2.listeners_of(&load_balancer_arn).iter().any(|listener| listener.port == listener_port)

@@ -36,7 +36,7 @@ pub fn create(params: &Params, region: &Arc<Region>) -> Answer {
     let subnets = subnets(params)?;
     let security_groups = texts(params, "SecurityGroups");
     let tags = tags(params)?;
-    let arn = names::load_balancer_arn(&region.config.region, &name, &new_id());
+    let arn = names::load_balancer_arn(&region.config.region, &name, &new_id(region));
     let arn = change(region, |world, now| {
         let (vpc_id, zones) = zones(world, &subnets)?;
         let security_groups = check_security_groups(world, &security_groups, &vpc_id)?;

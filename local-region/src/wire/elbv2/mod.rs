@@ -9,7 +9,6 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use rand::Rng;
 
 use super::{ApiError, Params, Xml};
 use crate::{
@@ -75,7 +74,7 @@ pub async fn handle(action: &str, params: &Params, region: &Arc<Region>) -> Resu
         "DescribeTags" => tags::describe(params, region),
         _ => Err(ApiError::unsupported(&format!("the ELBv2 action {action}"))),
     }?;
-    let metadata = Xml::node("ResponseMetadata", [Xml::text("RequestId", request_id())]);
+    let metadata = Xml::node("ResponseMetadata", [Xml::text("RequestId", region.request_id())]);
     let result = Xml::node(format!("{action}Result"), answer);
     Ok(Xml::node(format!("{action}Response"), [result, metadata]).in_namespace(NAMESPACE))
 }
@@ -103,12 +102,6 @@ fn change<T>(region: &Region, change: impl FnOnce(&mut World, Timestamp) -> Resu
 }
 
 /// The last part of an ARN, as random as AWS's.
-fn new_id() -> String {
-    format!("{:016x}", rand::rng().random::<u64>())
-}
-
-fn request_id() -> String {
-    let number: u128 = rand::rng().random();
-    let digits = format!("{number:032x}");
-    format!("{}-{}-{}-{}-{}", &digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..])
+fn new_id(region: &Region) -> String {
+    format!("{:016x}", region.random::<u64>())
 }

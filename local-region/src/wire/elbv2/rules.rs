@@ -18,7 +18,7 @@ pub fn create(params: &Params, region: &Arc<Region>) -> Answer {
     let conditions = conditions::read(params)?;
     let action = actions::read(params, "Actions")?;
     let tags = tags(params)?;
-    let arn = names::rule_arn(&listener_arn, &new_id());
+    let arn = names::rule_arn(&listener_arn, &new_id(region));
     let new = Rule { arn: arn.clone(), listener_arn, priority, conditions, action, tags };
     change(region, |world, _| world.elbv2.create_rule(new).map(drop))?;
     described(region, &[arn])

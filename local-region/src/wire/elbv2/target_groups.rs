@@ -36,7 +36,7 @@ pub fn create(params: &Params, region: &Arc<Region>) -> Answer {
     let vpc_id = required(params, "VpcId")?.to_owned();
     let health_check = health_check(params, HealthCheck::default())?;
     let tags = tags(params)?;
-    let arn = names::target_group_arn(&region.config.region, &name, &new_id());
+    let arn = names::target_group_arn(&region.config.region, &name, &new_id(region));
     let arn = change(region, |world, _| {
         if world.ec2.vpc(&vpc_id).is_none() {
             return Err(Refusal::validation(format!("The VPC ID '{vpc_id}' is not found")));

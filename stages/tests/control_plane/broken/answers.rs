@@ -81,7 +81,7 @@ async fn is_undone_by(bench: &Bench, fault: Fault, what: &str) -> bool {
     outcome != Outcome::Done
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn an_answer_that_is_lost_is_settled_by_looking() {
     let (calls, wanted) = Bench::undisturbed().await;
     let (mut done, mut undone) = (0, 0);
@@ -104,7 +104,7 @@ async fn an_answer_that_is_lost_is_settled_by_looking() {
     assert!(done > 0);
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn an_error_leaves_nothing_wherever_it_strikes() {
     let (calls, wanted) = Bench::undisturbed().await;
     let (mut done, mut undone) = (0, 0);

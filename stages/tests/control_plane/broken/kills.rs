@@ -54,17 +54,17 @@ async fn every_kill_is_undone(bench: Bench, step: usize, from: usize) {
     assert!(kills > 0);
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn whatever_call_a_process_dies_at_another_undoes_it() {
     every_kill_is_undone(Bench::new().await, every(4), 0).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn whatever_call_a_process_dies_at_another_undoes_it_although_readers_differ() {
     every_kill_is_undone(Bench::with_lags().await, every(12), 1).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn whatever_call_a_process_dies_at_another_finishes_it() {
     let (calls, wanted) = Bench::undisturbed().await;
     let mut kills = 0;

@@ -31,13 +31,14 @@ use crate::{
         inventory::{self, Inventory},
         journey,
         region::LocalRegion,
+        simulation::Simulation,
         staged::Staged,
     },
 };
 
 /// An account in which one version is in service and another is held, about to get a third from source.
 pub struct Bench {
-    region: LocalRegion,
+    simulation: Simulation,
     pub account: Arc<Account>,
     pub site: Site,
     archive: tempfile::NamedTempFile,
@@ -47,20 +48,26 @@ pub struct Bench {
 
 impl Bench {
     pub async fn new() -> Self {
-        Self::with(LocalRegion::without_lags().await, Duration::from_millis(60)).await
+        Self::of_seed(0).await
+    }
+
+    /// What is random in it comes of this.
+    pub async fn of_seed(seed: u64) -> Self {
+        Self::with(seed, LocalRegion::no_lags(), Duration::from_millis(60)).await
     }
 
     /// New things are visible to some readers and not to others, for a while.
     pub async fn with_lags() -> Self {
-        let lag = Duration::from_millis(60);
+        let lag = Duration::from_secs(2);
         let lags = Lags { readers_differ: true, ..LocalRegion::no_lags() };
-        let bench = Self::with(LocalRegion::with(lags).await, lag * 3).await;
-        bench.region.running.region.lag_new_records(lag);
+        let bench = Self::with(0, lags, lag * 3).await;
+        bench.simulation.region.region.lag_new_records(lag);
         bench
     }
 
-    async fn with(region: LocalRegion, visible: Duration) -> Self {
-        let account = Arc::new(Account::open(region.endpoint.clone()).await);
+    async fn with(seed: u64, lags: Lags, visible: Duration) -> Self {
+        let simulation = Simulation::start(seed, lags).await;
+        let account = Arc::new(Account::within(simulation.clients.clone(), seed).await);
         let mut site = account.site().await;
         site.clients.visible = visible;
         let first = account.release(&site, "2026.1101.100000").await;
@@ -76,11 +83,11 @@ impl Bench {
         std::fs::write(archive.path(), "an archive").unwrap();
         account.edit("#!/bin/sh\necho changed\n");
         let before = inventory::of(&account).await;
-        Self { region, account, site, archive, before, in_service: second }
+        Self { simulation, account, site, archive, before, in_service: second }
     }
 
     pub fn faults(&self) -> &Faults {
-        &self.region.running.region.faults
+        &self.simulation.region.region.faults
     }
 
     pub async fn plan(&self) -> Plan {

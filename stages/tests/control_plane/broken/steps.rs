@@ -4,7 +4,7 @@ use alcedo_pipeline::{event::Outcome, plan::Stage, recovery::Wish};
 
 use super::Bench;
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn whatever_step_fails_nothing_is_left() {
     let bench = Bench::new().await;
     let steps = bench.plan().await.steps;
@@ -13,13 +13,14 @@ async fn whatever_step_fails_nothing_is_left() {
         let plan = bench.plan().await;
         let ending = bench.walk(&plan, &bench.steps().failing_at(step.id.as_str())).await.unwrap();
         assert_eq!(ending.outcome, Outcome::Unwound, "{}: {:?}", step.id, ending.left);
+        assert_eq!(ending.failure.as_ref().map(|(step, _)| step), Some(&step.id), "{:?}", ending.failure);
         bench.assert_as_before(&format!("{} failed", step.id)).await;
         combinations += 1;
     }
     eprintln!("{combinations} steps failed, each after it had done its work; nothing was left of any");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn whatever_undo_fails_the_run_is_stuck_and_undone_on_request() {
     let bench = Bench::new().await;
     let plan = bench.plan().await;
@@ -32,6 +33,7 @@ async fn whatever_undo_fails_the_run_is_stuck_and_undone_on_request() {
         let plan = bench.plan().await;
         let ending = bench.walk(&plan, &bench.steps().failing_at(last).failing_to_undo(step, 3)).await.unwrap();
         assert_eq!(ending.outcome, Outcome::Unwound, "{step}: {:?}", ending.left);
+        assert!(ending.failure.as_ref().is_some_and(|(it, _)| it.as_str() == *last), "{:?}", ending.failure);
         bench.assert_as_before(&format!("the undo of {step} failed three times")).await;
 
         let plan = bench.plan().await;
@@ -47,7 +49,7 @@ async fn whatever_undo_fails_the_run_is_stuck_and_undone_on_request() {
 }
 
 /// After the point of no return a failure is finished, not undone.
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn whatever_part_of_retire_fails_it_is_finished() {
     let (_, wanted) = Bench::undisturbed().await;
     let steps = Bench::new().await.plan().await.steps;

@@ -1,6 +1,9 @@
 //! An account as a user has it before Alcedo comes: network, balancer, bucket, a base image, and releases.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
 
 use alcedo_images::{base::BuildBase, platform::Platform};
 use alcedo_pipeline::{
@@ -20,8 +23,10 @@ use alcedo_stages::{
 use aws_sdk_ec2::types::{Filter, ImageState, ResourceType};
 use aws_sdk_elasticloadbalancingv2::types::ProtocolEnum;
 use serde_json::{Value, json};
+use rand::{SeedableRng, rngs::StdRng};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 pub const APP: &str = "hello";
 pub const BUCKET: &str = "releases";
@@ -33,7 +38,7 @@ const VISIBLE: Duration = Duration::from_secs(20);
 
 /// What is there before the first deploy, and ways to add what an earlier run would have left.
 pub struct Account {
-    pub endpoint: LocalEndpoint,
+    reached: Reached,
     pub clients: Clients,
     pub vpc: String,
     pub subnets: Vec<String>,
@@ -44,6 +49,13 @@ pub struct Account {
     /// A vendor's image: it carries no recipe's digest.
     pub base: String,
     project: TempDir,
+}
+
+/// How sites of the account reach it.
+enum Reached {
+    At(LocalEndpoint),
+    /// Through the account's own clients; each site has dice of its own, from a seed and a count.
+    Within(u64, AtomicU64),
 }
 
 /// What the listener answers before anything is deployed.
@@ -58,6 +70,15 @@ pub fn nothing_yet() -> Routing {
 impl Account {
     pub async fn open(endpoint: LocalEndpoint) -> Self {
         let clients = Clients::connect(&Aws::default(), Some(&endpoint)).await;
+        Self::with(Reached::At(endpoint), clients).await
+    }
+
+    /// An account of a simulation, which is reached through its clients alone.
+    pub async fn within(clients: Clients, seed: u64) -> Self {
+        Self::with(Reached::Within(seed, AtomicU64::new(0)), clients).await
+    }
+
+    async fn with(reached: Reached, clients: Clients) -> Self {
         clients.s3.create_bucket().bucket(BUCKET).send().await.unwrap();
         let (vpc, subnets) = network(&clients).await;
         group(&clients, &vpc, "hello").await;
@@ -67,11 +88,11 @@ impl Account {
         let base = base_image(&clients, &subnets[0]).await;
         let project = tempfile::tempdir().unwrap();
         std::fs::write(project.path().join("hello.sh"), "#!/bin/sh\necho hello\n").unwrap();
-        Self { endpoint, clients, vpc, subnets, builder_group, balancer, listener, base, project }
+        Self { reached, clients, vpc, subnets, builder_group, balancer, listener, base, project }
     }
 
     /// The user's file: no smoke tests and no version probe, because no server is there to answer.
-    fn file(&self) -> Value {
+    pub fn file(&self) -> Value {
         json!({
             "app": APP,
             "build": { "recipe": "debian-bookworm", "commands": ["true"], "pack": ["hello.sh"] },
@@ -103,12 +124,28 @@ impl Account {
         let mut file = self.file();
         overlay(&mut file, &changes);
         let pipeline: Pipeline = serde_json::from_value(file).unwrap();
-        Site::connect(pipeline, environment, self.project.path(), Some(&self.endpoint)).await
+        match &self.reached {
+            Reached::At(endpoint) => Site::connect(pipeline, environment, self.project.path(), Some(endpoint)).await,
+            Reached::Within(seed, sites) => {
+                let dice = StdRng::seed_from_u64(seed.wrapping_mul(1 << 16) + sites.fetch_add(1, Relaxed));
+                Site::of(pipeline, environment, self.project.path(), self.clients.clone(), dice)
+            }
+        }
+    }
+
+    /// Where it is, as somebody outside of this process would reach it.
+    pub fn endpoint(&self) -> &LocalEndpoint {
+        match &self.reached {
+            Reached::At(endpoint) => endpoint,
+            Reached::Within(..) => panic!("a simulation is on no port"),
+        }
     }
 
     /// Sites of this account use another URL from now on; its own clients stay as they are.
     pub fn reached_through(mut self, url: String) -> Self {
-        self.endpoint.url = url;
+        if let Reached::At(endpoint) = &mut self.reached {
+            endpoint.url = url;
+        }
         self
     }
 

@@ -22,7 +22,6 @@ use alcedo_stages::{
     site::Site,
     workshop::Workshop,
 };
-use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -77,8 +76,8 @@ pub async fn finish(prepared: Prepared) -> (Result<Ending, RunError>, Vec<Event>
 pub async fn plan(site: &Site, request: Request) -> (Plan, Facts) {
     let mut facts = facts::observe(site, &request).await.unwrap_or_else(|error| panic!("{error:?}"));
     facts.own_address = Some(OWN_ADDRESS);
-    let now = Timestamp::now();
-    let run = RunId::new(now, rand::random());
+    let now = site.now();
+    let run = RunId::new(now, site.random() as u16);
     let mut version = Version::at(now);
     while facts.versions.contains(&version) {
         version = version.next();
@@ -97,7 +96,7 @@ pub async fn plan(site: &Site, request: Request) -> (Plan, Facts) {
 
 /// A plan of a few actions of one's own, as if they were a deploy's; each can be undone.
 pub fn plan_of(site: &Site, actions: impl IntoIterator<Item = (&'static str, Action)>) -> Plan {
-    let now = Timestamp::now();
+    let now = site.now();
     let step = |(id, action): (&str, Action)| PlannedStep {
         id: id.into(),
         stage: Stage::Bake,
@@ -110,7 +109,7 @@ pub fn plan_of(site: &Site, actions: impl IntoIterator<Item = (&'static str, Act
     };
     Plan {
         format: Plan::FORMAT,
-        run: RunId::new(now, rand::random()),
+        run: RunId::new(now, site.random() as u16),
         app: site.pipeline.app.clone(),
         environment: site.environment.clone(),
         purpose: Purpose::Deploy,

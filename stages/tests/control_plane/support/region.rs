@@ -13,7 +13,7 @@ use tempfile::TempDir;
 /// A region that stops when this is dropped.
 pub struct LocalRegion {
     pub endpoint: LocalEndpoint,
-    pub running: Running,
+    _running: Running,
     _folder: TempDir,
 }
 
@@ -61,6 +61,6 @@ impl LocalRegion {
             access_key: config.access_key,
             secret_key: config.secret_key,
         };
-        Self { endpoint, running, _folder: folder }
+        Self { endpoint, _running: running, _folder: folder }
     }
 }
