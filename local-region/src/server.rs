@@ -15,11 +15,7 @@ use axum::{
 };
 use fs4::fs_std::FileExt;
 use futures::future::BoxFuture;
-use http::{
-    HeaderValue, Method, Uri,
-    header::HOST,
-    uri::PathAndQuery,
-};
+use http::{HeaderValue, Method, Uri, header::HOST, uri::PathAndQuery};
 use nix::sys::socket::{setsockopt, sockopt::IpFreebind};
 use rand::{SeedableRng, rngs::StdRng};
 use tokio::{
@@ -150,7 +146,8 @@ async fn start_parts(
     if containers.is_some() {
         listeners.push(listen_for_instances(SocketAddr::new(IpAddr::V4(network.gateway), config.listen.port()))?);
     }
-    let front = front(&config, &clock, Syncs::Each, Region::new(config.clone(), clock.clone(), machines, network, world))?;
+    let front =
+        front(&config, &clock, Syncs::Each, Region::new(config.clone(), clock.clone(), machines, network, world))?;
     let region = front.region.clone();
     let metadata = match &containers {
         Some(containers) => Some(start_metadata(&region, containers).await?),
@@ -226,7 +223,9 @@ pub async fn simulate(config: Config, clock: Arc<dyn Clock>, seed: u64) -> Resul
 impl Simulated {
     /// What answers one request after another. Dropping an answer that has not come is losing the connection: what the
     /// request has not done by then, it does not do.
-    pub fn answers<B>(&self) -> impl Fn(http::Request<B>) -> BoxFuture<'static, io::Result<Answer>> + Send + Sync + use<B>
+    pub fn answers<B>(
+        &self,
+    ) -> impl Fn(http::Request<B>) -> BoxFuture<'static, io::Result<Answer>> + Send + Sync + use<B>
     where
         B: axum::body::HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<axum::BoxError>,

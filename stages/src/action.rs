@@ -123,7 +123,7 @@ impl Step for SiteStep {
             Action::ImportKey(it) => it.undo(clients, context).await,
             Action::OpenIngress(it) => it.undo(clients, context).await,
             Action::LaunchBuilder(it) => it.undo(clients, context).await,
-            Action::CreateImage(it) => it.undo(clients, context).await,
+            Action::CreateImage(it) => it.undo(clients).await,
             Action::CreateTargetGroup(it) => it.undo(clients, context).await,
             Action::AttachPreview(it) => it.undo(clients, context).await,
             Action::LaunchInstances(it) => it.undo(clients, context).await,

@@ -13,6 +13,7 @@ use alcedo_pipeline::{
 use aws_sdk_elasticloadbalancingv2::types::TargetDescription;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::{
     clients::Clients,
@@ -157,12 +158,12 @@ impl Prune {
 
 /// Deregisters an image, then deletes its snapshots, which deregistering leaves.
 pub async fn delete_image(clients: &Clients, ami: &str, snapshots: &[String]) -> Result<(), StepError> {
-    if let Err(error) = clients.ec2.deregister_image().image_id(ami).send().await {
-        let error = CloudError::of(format!("deregister image {ami}"), error);
-        if !error.is("InvalidAMIID.NotFound") && !error.is("InvalidAMIID.Unavailable") {
-            return Err(error.into());
-        }
-    }
+    let gone = ["InvalidAMIID.NotFound", "InvalidAMIID.Unavailable"];
+    until_gone(clients, &gone, || async {
+        let call = clients.ec2.deregister_image().image_id(ami).send().await;
+        call.map(drop).map_err(|error| CloudError::of(format!("deregister image {ami}"), error))
+    })
+    .await?;
     for snapshot in snapshots {
         delete_snapshot(clients, snapshot).await?;
     }
@@ -171,11 +172,26 @@ pub async fn delete_image(clients: &Clients, ami: &str, snapshots: &[String]) ->
 
 /// Deletes a snapshot; one that is gone is deleted.
 pub async fn delete_snapshot(clients: &Clients, snapshot: &str) -> Result<(), StepError> {
-    match clients.ec2.delete_snapshot().snapshot_id(snapshot).send().await {
-        Ok(_) => Ok(()),
-        Err(error) => {
-            let error = CloudError::of(format!("delete snapshot {snapshot}"), error);
-            if error.is("InvalidSnapshot.NotFound") { Ok(()) } else { Err(error.into()) }
+    until_gone(clients, &["InvalidSnapshot.NotFound"], || async {
+        let call = clients.ec2.delete_snapshot().snapshot_id(snapshot).send().await;
+        call.map(drop).map_err(|error| CloudError::of(format!("delete snapshot {snapshot}"), error))
+    })
+    .await
+}
+
+/// Deletes something that has been seen. What is new can be unknown to the next reader for a while, so an answer that it is
+/// not there counts only once that time has passed.
+async fn until_gone<F>(clients: &Clients, gone: &[&str], delete: impl Fn() -> F) -> Result<(), StepError>
+where
+    F: Future<Output = Result<(), CloudError>>,
+{
+    let begun = Instant::now();
+    loop {
+        match delete().await {
+            Ok(()) => return Ok(()),
+            Err(error) if !gone.iter().any(|code| error.is(code)) => return Err(error.into()),
+            Err(_) if begun.elapsed() >= clients.visible => return Ok(()),
+            Err(_) => tokio::time::sleep(Duration::from_secs(1).min(clients.visible)).await,
         }
     }
 }

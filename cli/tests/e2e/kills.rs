@@ -80,7 +80,8 @@ impl Records {
         file["aws"] = json!({ "region": endpoint.region, "endpoint": endpoint.url });
         file["environments"] = json!({ "production": {} });
         std::fs::write(folder.path().join("alcedo.yaml"), file.to_string()).unwrap();
-        let mut records = Self { runtime, folder, running: Some(running), endpoint, account, site, releases, serving: 0 };
+        let mut records =
+            Self { runtime, folder, running: Some(running), endpoint, account, site, releases, serving: 0 };
         for next in [0, 1] {
             records.deploy(next).end().expect(0);
             records.serving = next;

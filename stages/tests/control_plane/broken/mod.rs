@@ -38,7 +38,7 @@ use crate::{
 
 /// An account in which one version is in service and another is held, about to get a third from source.
 pub struct Bench {
-    simulation: Simulation,
+    pub simulation: Simulation,
     pub account: Arc<Account>,
     pub site: Site,
     archive: tempfile::NamedTempFile,

@@ -22,8 +22,8 @@ use alcedo_stages::{
 };
 use aws_sdk_ec2::types::{Filter, ImageState, ResourceType};
 use aws_sdk_elasticloadbalancingv2::types::ProtocolEnum;
-use serde_json::{Value, json};
 use rand::{SeedableRng, rngs::StdRng};
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tokio::time::Instant;

@@ -1,7 +1,10 @@
 //! A local region on records alone inside this process, in paused time: requests of the real SDK are handed to it without
 //! a socket, and a wait ends as soon as nobody has anything else to do. One seed is one course of events.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use alcedo_local_region::{
     clock::TokioClock as RegionClock,
@@ -21,8 +24,11 @@ use aws_smithy_runtime_api::client::{
     result::ConnectorError,
 };
 use aws_smithy_types::body::SdkBody;
-use jiff::Timestamp;
+use futures::future::BoxFuture;
+use jiff::{SignedDuration, Timestamp};
+use rand::{Rng, rngs::StdRng};
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 use super::journey::OWN_ADDRESS;
 
@@ -55,24 +61,81 @@ impl Simulation {
             capacity: Capacity::default(),
         };
         let region = server::simulate(config, Arc::new(RegionClock::starting_at(start)), seed).await.unwrap();
-        let mut clients = Clients::of(sdk(&region), Arc::new(TokioClock::starting_at(start)), None);
-        clients.own_address = Some(OWN_ADDRESS);
+        let clients = clients(&region, start, Machine::default());
         Self { region, clients, _folder: folder }
+    }
+
+    /// Clients of another machine, whose clock is wrong by `off`.
+    pub fn clients_of(&self, machine: Machine, off: SignedDuration) -> Clients {
+        clients(&self.region, self.clients.clock.0.now() + off, machine)
+    }
+}
+
+fn clients(region: &Simulated, now: Timestamp, machine: Machine) -> Clients {
+    let mut clients = Clients::of(sdk(region, machine), Arc::new(TokioClock::starting_at(now)), None);
+    clients.own_address = Some(OWN_ADDRESS);
+    clients
+}
+
+/// How calls fare that one machine makes. By default each is answered in no time.
+#[derive(Default)]
+pub struct Machine {
+    /// Where latencies and pauses come from.
+    pub dice: Option<StdRng>,
+    /// How likely it is that the machine stands still after an answer has come to it, for up to three minutes.
+    pub pauses: f64,
+}
+
+/// Longest way of a request, and of an answer.
+const LATENCY: Duration = Duration::from_millis(20);
+/// Longer than a lease lasts that is not renewed.
+const PAUSE: Duration = Duration::from_secs(180);
+
+/// A machine at work.
+struct Network {
+    machine: Mutex<Machine>,
+    stands_still_until: Mutex<Instant>,
+}
+
+impl Network {
+    /// The time that a request or an answer is under way.
+    fn latency(&self) -> Duration {
+        let mut machine = self.machine.lock().unwrap();
+        machine.dice.as_mut().map_or(Duration::ZERO, |dice| LATENCY.mul_f64(dice.random()))
+    }
+
+    fn maybe_pause(&self) {
+        let mut machine = self.machine.lock().unwrap();
+        let pauses = machine.pauses;
+        if let Some(dice) = machine.dice.as_mut()
+            && pauses > 0.0
+            && dice.random_bool(pauses)
+        {
+            *self.stands_still_until.lock().unwrap() = Instant::now() + PAUSE.mul_f64(dice.random());
+        }
+    }
+
+    fn stands_still_until(&self) -> Option<Instant> {
+        let until = *self.stands_still_until.lock().unwrap();
+        (Instant::now() < until).then_some(until)
     }
 }
 
 /// As [`Clients::connect`] has it, but for what carries the requests.
-fn sdk(region: &Simulated) -> SdkConfig {
-    let answers = region.answers();
-    let answers = move |request| -> Answer { Box::pin(answers(request)) };
-    let connector = SharedHttpConnector::new(Direct(Arc::new(answers)));
+fn sdk(region: &Simulated, machine: Machine) -> SdkConfig {
+    let network = Network { machine: Mutex::new(machine), stands_still_until: Mutex::new(Instant::now()) };
+    let connector = SharedHttpConnector::new(Direct(Arc::new(region.answers()), Arc::new(network)));
     SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
         .http_client(http_client_fn(move |_, _| connector.clone()))
         .endpoint_url("http://simulation.invalid")
         .region(Region::new("us-east-1"))
         .credentials_provider(SharedCredentialsProvider::new(Credentials::new(
-            ACCESS_KEY, SECRET_KEY, None, None, "simulation",
+            ACCESS_KEY,
+            SECRET_KEY,
+            None,
+            None,
+            "simulation",
         )))
         .sleep_impl(aws_smithy_async::rt::sleep::SharedAsyncSleep::new(aws_smithy_async::rt::sleep::TokioSleep::new()))
         .time_source(aws_smithy_async::time::SystemTimeSource::new())
@@ -88,10 +151,10 @@ fn sdk(region: &Simulated) -> SdkConfig {
         .build()
 }
 
-type Answer = futures::future::BoxFuture<'static, std::io::Result<server::Answer>>;
+type Answers = dyn Fn(http::Request<SdkBody>) -> BoxFuture<'static, std::io::Result<server::Answer>> + Send + Sync;
 
 /// Hands each request to the region.
-struct Direct(Arc<dyn Fn(http::Request<SdkBody>) -> Answer + Send + Sync>);
+struct Direct(Arc<Answers>, Arc<Network>);
 
 impl std::fmt::Debug for Direct {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -101,11 +164,29 @@ impl std::fmt::Debug for Direct {
 
 impl HttpConnector for Direct {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let answers = self.0.clone();
+        let (answers, network) = (self.0.clone(), self.1.clone());
         HttpConnectorFuture::new(async move {
+            if let Some(until) = network.stands_still_until() {
+                // When the machine goes on, its connections are gone.
+                tokio::time::sleep_until(until).await;
+                return Err(ConnectorError::io("the machine stood still".into()));
+            }
             let request = request.try_into_http1x().map_err(|error| ConnectorError::user(error.into()))?;
-            let answer = answers(request).await.map_err(|error| ConnectorError::io(error.into()))?;
-            HttpResponse::try_from(answer.map(SdkBody::from)).map_err(|error| ConnectorError::other(error.into(), None))
+            sleep(network.latency()).await;
+            let answer = answers(request).await.map_err(|error| ConnectorError::io(error.into()));
+            sleep(network.latency()).await;
+            network.maybe_pause();
+            if let Some(until) = network.stands_still_until() {
+                tokio::time::sleep_until(until).await;
+            }
+            let answer = answer?.map(SdkBody::from);
+            HttpResponse::try_from(answer).map_err(|error| ConnectorError::other(error.into(), None))
         })
+    }
+}
+
+async fn sleep(lasting: Duration) {
+    if !lasting.is_zero() {
+        tokio::time::sleep(lasting).await;
     }
 }
