@@ -83,6 +83,9 @@ pub struct Call {
     pub at: Timestamp,
     pub service: &'static str,
     pub operation: String,
+    /// S3: the path of the bucket or key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
     pub changing: bool,
     /// The HTTP status; `None` where the connection was closed instead.
     pub status: Option<u16>,
@@ -260,6 +263,7 @@ impl Faults {
             at,
             service: asked.service,
             operation: asked.operation.to_owned(),
+            path: (asked.service == "s3").then(|| asked.about.split('?').next().unwrap_or_default().to_owned()),
             changing: asked.is_changing(),
             status,
         });

@@ -1,6 +1,6 @@
 //! The HTTP front: finds the service that a request is for, checks its signature, counts it, and answers.
 
-use std::{sync::Arc, time::SystemTime};
+use std::sync::Arc;
 
 use axum::{
     body::{Body, Bytes, to_bytes},
@@ -186,8 +186,7 @@ async fn outcome(
     body: &Bytes,
     params: &Params,
 ) -> Result<Xml, ApiError> {
-    // By the machine's clock, which is the one that clients sign by; the region's own may be a simulation's.
-    signed.verify(parts, body, &front.keys, SystemTime::now())?;
+    signed.verify(parts, body, &front.keys, front.region.time_of_signatures())?;
     let region = &front.region;
     let own = &region.config.region;
     if signed.region != *own && service != Service::Sts {

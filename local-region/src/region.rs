@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -151,6 +151,15 @@ impl Region {
         rand::distr::StandardUniform: rand::distr::Distribution<T>,
     {
         held(&self.dice).random()
+    }
+
+    /// By the machine's clock, which is the one that clients sign by; a test may move the region's own. A simulation's
+    /// clients know no other clock than its own.
+    pub(crate) fn time_of_signatures(&self) -> SystemTime {
+        match self.persistence {
+            Persistence::Durable => SystemTime::now(),
+            Persistence::Simulated => SystemTime::from(self.clock.now()),
+        }
     }
 
     /// An id of a request in a UUID's form, as AWS's have.

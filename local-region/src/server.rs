@@ -15,7 +15,12 @@ use axum::{
 };
 use fs4::fs_std::FileExt;
 use futures::future::BoxFuture;
-use http::{HeaderValue, Method, Uri, header::HOST, uri::PathAndQuery};
+use http::{
+    HeaderValue, Method, Uri,
+    header::{DATE, HOST},
+    uri::PathAndQuery,
+};
+use jiff::fmt::rfc2822::DateTimePrinter;
 use nix::sys::socket::{setsockopt, sockopt::IpFreebind};
 use rand::{SeedableRng, rngs::StdRng};
 use tokio::{
@@ -235,11 +240,15 @@ impl Simulated {
             let front = front.clone();
             Box::pin(async move {
                 let request = as_over_a_connection(request.map(Body::new))?;
+                let clock = front.region.clock.clone();
                 let has_body = request.method() != Method::HEAD;
                 let task = AbortOnDropHandle::new(tokio::spawn(front::answer(State(front), request)));
                 // A fault that loses an answer ends its task.
                 let answer = task.await.map_err(|_| io::Error::from(io::ErrorKind::ConnectionReset))?;
-                let (parts, body) = answer.into_parts();
+                let (mut parts, body) = answer.into_parts();
+                // On a connection, the HTTP server says when it is.
+                let now = DateTimePrinter::new().timestamp_to_rfc9110_string(&clock.now()).map_err(io::Error::other)?;
+                parts.headers.insert(DATE, HeaderValue::from_str(&now).map_err(io::Error::other)?);
                 let body = if has_body { body } else { Body::empty() };
                 let body = axum::body::to_bytes(body, usize::MAX).await.map_err(io::Error::other)?;
                 Ok(http::Response::from_parts(parts, body))

@@ -135,6 +135,9 @@ async fn schedule(seed: u64) -> (Tally, String) {
     tally.struck = bench.faults().standing().iter().map(|fault| fault.struck).sum();
     bench.faults().clear();
 
+    if std::env::var_os("ALCEDO_COURSE").is_some() {
+        tell(&bench).await;
+    }
     // Two minutes pass: leases of the dead have ended.
     lock::break_it(bench.site.store.as_ref(), &bench.site.lock_key()).await.unwrap();
     all_is_right_after(&bench, deploy(fourth), fourth).await;
@@ -145,6 +148,22 @@ async fn schedule(seed: u64) -> (Tally, String) {
     }
     course.extend(bench.inventory().await.into_iter().map(|line| line + "\n"));
     (tally, course)
+}
+
+/// Everything that happened so far, to find out why: each run's journal, by the runs' own clocks.
+async fn tell(bench: &Bench) {
+    let site = &bench.site;
+    let runs = alcedo_stages::overview::runs(site, 100).await.unwrap();
+    for report in runs.iter().rev() {
+        let record = journal::read(site.store.as_ref(), &site.root, &report.run).await.unwrap();
+        eprintln!("{}", record.plan);
+        for event in &record.events {
+            eprintln!("{} {}", report.run, serde_json::to_string(event).unwrap());
+        }
+    }
+    for call in bench.faults().calls().iter().filter(|call| call.changing || call.status != Some(200)) {
+        eprintln!("{} {} {} {:?}", call.at, call.operation, call.path.as_deref().unwrap_or_default(), call.status);
+    }
 }
 
 /// The next run comes to its end, and everything is as after any deploy.

@@ -3,7 +3,7 @@
 
 use std::{
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use alcedo_local_region::{
@@ -11,7 +11,7 @@ use alcedo_local_region::{
     config::{Backing, Capacity, Config, Lags},
     server::{self, Simulated},
 };
-use alcedo_pipeline::clock::TokioClock;
+use alcedo_pipeline::clock::{Clock, TokioClock};
 use alcedo_stages::clients::Clients;
 use aws_config::{
     BehaviorVersion, Region, SdkConfig, retry::RetryConfig, stalled_stream_protection::StalledStreamProtectionConfig,
@@ -72,7 +72,7 @@ impl Simulation {
 }
 
 fn clients(region: &Simulated, now: Timestamp, machine: Machine) -> Clients {
-    let mut clients = Clients::of(sdk(region, machine), Arc::new(TokioClock::starting_at(now)), None);
+    let mut clients = Clients::of(sdk(region, now, machine), Arc::new(TokioClock::starting_at(now)), None);
     clients.own_address = Some(OWN_ADDRESS);
     clients
 }
@@ -122,7 +122,7 @@ impl Network {
 }
 
 /// As [`Clients::connect`] has it, but for what carries the requests.
-fn sdk(region: &Simulated, machine: Machine) -> SdkConfig {
+fn sdk(region: &Simulated, now: Timestamp, machine: Machine) -> SdkConfig {
     let network = Network { machine: Mutex::new(machine), stands_still_until: Mutex::new(Instant::now()) };
     let connector = SharedHttpConnector::new(Direct(Arc::new(region.answers()), Arc::new(network)));
     SdkConfig::builder()
@@ -138,7 +138,7 @@ fn sdk(region: &Simulated, machine: Machine) -> SdkConfig {
             "simulation",
         )))
         .sleep_impl(aws_smithy_async::rt::sleep::SharedAsyncSleep::new(aws_smithy_async::rt::sleep::TokioSleep::new()))
-        .time_source(aws_smithy_async::time::SystemTimeSource::new())
+        .time_source(SdkClock(TokioClock::starting_at(now)))
         .retry_config(RetryConfig::standard().with_max_attempts(5))
         .timeout_config(
             TimeoutConfig::builder()
@@ -149,6 +149,16 @@ fn sdk(region: &Simulated, machine: Machine) -> SdkConfig {
         // It measures bytes by the machine's time, which does not go as the simulation's does.
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .build()
+}
+
+/// The time that requests are signed by.
+#[derive(Debug)]
+struct SdkClock(TokioClock);
+
+impl aws_smithy_async::time::TimeSource for SdkClock {
+    fn now(&self) -> SystemTime {
+        SystemTime::from(Clock::now(&self.0))
+    }
 }
 
 type Answers = dyn Fn(http::Request<SdkBody>) -> BoxFuture<'static, std::io::Result<server::Answer>> + Send + Sync;
