@@ -192,6 +192,11 @@ pub async fn take_up(
         Ok(recover::Found::Open(plan, taken)) => {
             Ok(TakenUp::Ready(Box::new(Prepared { plan, work: Work::Go(taken), hands, lock })))
         }
+        // Its process died before it had kept its plan, and so before it did anything.
+        Err(RunError::Journal(JournalError::NoRun { .. })) if recover::forget_what_never_began(site, &run).await? => {
+            lock.release().await?;
+            Ok(TakenUp::NeverBegan(run))
+        }
         Err(error) => {
             lock.release().await?;
             Err(error)
@@ -203,6 +208,8 @@ pub async fn take_up(
 pub enum TakenUp {
     /// There is nothing to do.
     Ended(Plan, Outcome),
+    /// There was nothing to do, and the run is off the list of those that are open.
+    NeverBegan(RunId),
     Ready(Box<Prepared>),
 }
 

@@ -71,6 +71,16 @@ pub(crate) async fn take(hands: &Hands, run: &RunId, wish: Wish) -> Result<Found
     Ok(Found::Open(plan, Box::new(Taken { progress, events: record.events, course })))
 }
 
+/// Takes a run off the list of open ones that has a marker and no plan. Answers whether it was on it.
+pub(crate) async fn forget_what_never_began(site: &Site, run: &RunId) -> Result<bool, RunError> {
+    let open = journal::open_runs(site.store.as_ref(), &site.root, &site.environment).await?;
+    let listed = open.contains(run);
+    if listed {
+        journal::forget(site.store.as_ref(), &site.root, &site.environment, run).await?;
+    }
+    Ok(listed)
+}
+
 /// Brings every open run of the environment to an end, oldest first, so that the next one starts from what is known.
 ///
 /// # Errors

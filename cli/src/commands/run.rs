@@ -85,6 +85,12 @@ pub fn take_up_run(
                 let undone = wish == Wish::GoBack && code == ExitCode::FAILED;
                 Ok(if undone { ExitCode::DONE } else { code })
             }
+            TakenUp::NeverBegan(run) => {
+                session
+                    .output
+                    .text(&format!("run {run} died before it had changed anything; there is nothing left to do\n"));
+                Ok(ExitCode::DONE)
+            }
             TakenUp::Ended(plan, outcome) => {
                 let how = match outcome {
                     Outcome::Done => "is done",

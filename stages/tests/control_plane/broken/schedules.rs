@@ -4,7 +4,13 @@
 //! A schedule, and the course of everything in it, is made from its seed alone: the seed of a failure is printed, and fails
 //! again.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
 
 use alcedo_local_region::faults::{Calls, Effect, Fault, When};
 use alcedo_pipeline::{event::Outcome, journal, lock, version::Version};
@@ -19,24 +25,32 @@ use crate::{
 };
 
 /// How long new schedules are begun in the test command; a soak does as many as `ALCEDO_SOAK` says.
-const BUDGET: Duration = Duration::from_secs(60);
+const BUDGET: Duration = Duration::from_secs(170);
 
 #[test]
 fn whatever_happens_at_once_the_next_run_sets_it_right() {
     let soak: Option<u64> = std::env::var("ALCEDO_SOAK").ok().and_then(|count| count.parse().ok());
     let first = std::env::var("ALCEDO_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
     let begun = Instant::now();
-    let mut tally = Tally::default();
-    let mut seed: u64 = first;
-    while soak.map_or(begun.elapsed() < BUDGET, |count| seed < first + count) {
-        // A panic names the seed.
-        let one = std::panic::catch_unwind(|| course(seed));
-        let (one, _) =
-            one.unwrap_or_else(|_| panic!("seed {seed} failed, as said above; ALCEDO_SEED={seed} begins with it"));
-        tally.add(&one);
-        seed += 1;
-    }
-    eprintln!("{} schedules in {:.0} s: {tally:?}", seed - first, begun.elapsed().as_secs_f64());
+    let next = AtomicU64::new(first);
+    let tally = Mutex::new(Tally::default());
+    let work = || {
+        while soak.map_or(begun.elapsed() < BUDGET, |count| next.load(Relaxed) < first + count) {
+            let seed = next.fetch_add(1, Relaxed);
+            // A panic names the seed.
+            let one = std::panic::catch_unwind(|| course(seed));
+            let (one, _) =
+                one.unwrap_or_else(|_| panic!("seed {seed} failed, as said above; ALCEDO_SEED={seed} begins with it"));
+            tally.lock().unwrap().add(&one);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(work);
+        }
+    });
+    let (count, tally) = (next.into_inner() - first, tally.into_inner().unwrap());
+    eprintln!("{count} schedules in {:.0} s: {tally:?}", begun.elapsed().as_secs_f64());
     assert!(tally.done > 0 && tally.killed > 0 && tally.struck > 0 && tally.refused > 0, "{tally:?}");
 }
 
@@ -106,8 +120,8 @@ async fn schedule(seed: u64) -> (Tally, String) {
     let runs = (0..dice.random_range(2..=most)).map(|_| {
         let site = on_another_machine(&bench, &mut dice);
         let request = *requests.choose(&mut dice).unwrap();
-        let wait = Duration::from_millis(dice.random_range(0..2000));
-        let patience = Duration::from_millis(if dice.random_bool(0.5) { dice.random_range(0..60_000) } else { 0 });
+        let wait = Duration::from_millis(dice.random_range(0..20_000));
+        let patience = Duration::from_millis(if dice.random_bool(0.5) { dice.random_range(0..300_000) } else { 0 });
         let dies_after = dice.random_bool(0.4).then(|| Duration::from_millis(dice.random_range(50..12_000)));
         tokio::spawn(async move {
             tokio::time::sleep(wait).await;

@@ -57,6 +57,7 @@ pub async fn take_up(site: &Site, run: &RunId, wish: Wish) -> Ending {
     let order = Order { reason: "a test", patience: Duration::ZERO, stop: &stop, tell: &|_| {} };
     match execute::take_up(site, Some(run), wish, &order).await.unwrap_or_else(|error| panic!("{error:?}")) {
         TakenUp::Ready(prepared) => finish(*prepared).await.0.unwrap_or_else(|error| panic!("{error:?}")),
+        TakenUp::NeverBegan(run) => panic!("{run} never began"),
         TakenUp::Ended(_, outcome) => panic!("it had ended: {outcome:?}"),
     }
 }
