@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::{
-    alcedo::{self, Alcedo},
+    alcedo::Alcedo,
     engine::{self, Engine},
     extras, process, project, setup,
     terminal::{heading, say, seconds},
@@ -35,8 +35,11 @@ pub fn run(filter: Option<&str>) -> Result<()> {
     heading("Dependencies");
     check_dependencies()?;
 
+    heading("Build");
+    // With the tests: `alcedo` by itself has other features of its dependencies, and would be minutes of compiling more.
+    process::run(cargo().args(["test", "--quiet", "--workspace", "--no-run"]))?;
+
     heading("The base image");
-    alcedo::build()?;
     Alcedo::new(&project::folder().join("examples/hello"), &engine).show(&["image", "build"])?;
 
     heading("Tests");

@@ -61,18 +61,19 @@ impl Simulation {
             capacity: Capacity::default(),
         };
         let region = server::simulate(config, Arc::new(RegionClock::starting_at(start)), seed).await.unwrap();
-        let clients = clients(&region, start, Machine::default());
+        let clients = clients(&region, start, SignedDuration::ZERO, Machine::default());
         Self { region, clients, _folder: folder }
     }
 
-    /// Clients of another machine, whose clock is wrong by `off`.
+    /// Clients of another machine, whose clock is wrong by `off`. Its requests are signed by the right time all the same:
+    /// AWS refuses those that are minutes off, which `alcedo doctor` finds.
     pub fn clients_of(&self, machine: Machine, off: SignedDuration) -> Clients {
-        clients(&self.region, self.clients.clock.0.now() + off, machine)
+        clients(&self.region, self.clients.clock.0.now(), off, machine)
     }
 }
 
-fn clients(region: &Simulated, now: Timestamp, machine: Machine) -> Clients {
-    let mut clients = Clients::of(sdk(region, now, machine), Arc::new(TokioClock::starting_at(now)), None);
+fn clients(region: &Simulated, now: Timestamp, off: SignedDuration, machine: Machine) -> Clients {
+    let mut clients = Clients::of(sdk(region, now, machine), Arc::new(TokioClock::starting_at(now + off)), None);
     clients.own_address = Some(OWN_ADDRESS);
     clients
 }
