@@ -4,8 +4,8 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
-    sync::Arc,
-    time::Duration,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use axum::{
@@ -203,6 +203,7 @@ pub type Answer = http::Response<Bytes>;
 pub struct Simulated {
     pub region: Arc<Region>,
     front: Arc<Front>,
+    answering: Arc<Mutex<Duration>>,
     _balancer: balancer::Balancer,
     _lock: std::fs::File,
 }
@@ -222,10 +223,15 @@ pub async fn simulate(config: Config, clock: Arc<dyn Clock>, seed: u64) -> Resul
     let front = front(&config, &clock, Syncs::Never, region.simulated(StdRng::seed_from_u64(seed)))?;
     let region = front.region.clone();
     let balancer = bring_to_life(&region).await?;
-    Ok(Simulated { region, front, _balancer: balancer, _lock: lock })
+    Ok(Simulated { region, front, answering: Arc::default(), _balancer: balancer, _lock: lock })
 }
 
 impl Simulated {
+    /// How much time its answers have taken, by the machine's clock.
+    pub fn answering(&self) -> Duration {
+        *self.answering.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What answers one request after another. Dropping an answer that has not come is losing the connection: what the
     /// request has not done by then, it does not do.
     pub fn answers<B>(
@@ -235,14 +241,15 @@ impl Simulated {
         B: axum::body::HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<axum::BoxError>,
     {
-        let front = self.front.clone();
+        let (front, answering) = (self.front.clone(), self.answering.clone());
         move |request| {
-            let front = front.clone();
+            let (front, answering) = (front.clone(), answering.clone());
             Box::pin(async move {
                 let request = as_over_a_connection(request.map(Body::new))?;
                 let clock = front.region.clock.clone();
                 let has_body = request.method() != Method::HEAD;
-                let task = AbortOnDropHandle::new(tokio::spawn(front::answer(State(front), request)));
+                let answer = timed(front::answer(State(front), request), answering);
+                let task = AbortOnDropHandle::new(tokio::spawn(answer));
                 // A fault that loses an answer ends its task.
                 let answer = task.await.map_err(|_| io::Error::from(io::ErrorKind::ConnectionReset))?;
                 let (mut parts, body) = answer.into_parts();
@@ -255,6 +262,18 @@ impl Simulated {
             })
         }
     }
+}
+
+/// A future, with the time that its polls take added up.
+async fn timed<F: Future>(future: F, spent: Arc<Mutex<Duration>>) -> F::Output {
+    let mut future = std::pin::pin!(future);
+    std::future::poll_fn(move |context| {
+        let begun = Instant::now();
+        let polled = future.as_mut().poll(context);
+        *spent.lock().unwrap_or_else(PoisonError::into_inner) += begun.elapsed();
+        polled
+    })
+    .await
 }
 
 /// A client names the host in the address; on a connection it is a header.

@@ -72,10 +72,19 @@ pub struct Balancer {
     pub routing: Routing,
     /// Priorities of the listener's rules.
     pub priorities: Vec<u32>,
+    /// The rules that have a priority and name target groups, with these.
+    pub rules: Vec<NamingRule>,
     /// How the listener's connections are secured, where they are.
     pub secured: Option<Secured>,
     /// The test listener that previews by port, where it exists.
     pub preview_listener: Option<(String, Routing)>,
+}
+
+/// A listener rule that sends requests to target groups.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NamingRule {
+    pub arn: String,
+    pub target_groups: Vec<String>,
 }
 
 /// What an HTTPS listener takes to be made like another.

@@ -176,6 +176,6 @@ async fn execute(session: &Session, site: &Site, prepared: Prepared, signals: &m
         Outcome::Done => facts::balancer(site).await.ok().map(|balancer| public_url(&site.pipeline, &balancer)),
         _ => None,
     };
-    show.close(&report, &Aftermath { url });
+    show.close(&report, &Aftermath { url, bucket: Some(site.bucket().to_owned()) });
     Ok(ExitCode::of_run(ending.outcome, signals.first()))
 }

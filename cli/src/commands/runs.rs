@@ -158,7 +158,8 @@ async fn show(run: &RunId, environment: &Environment, session: &Session) -> Resu
     let mut text = String::from_utf8_lossy(&transcript).into_owned();
     if report.outcome.is_some() {
         text.push('\n');
-        text.push_str(&summary(&report, &timeline, &Aftermath::default(), session.output.paint_stdout));
+        let aftermath = Aftermath { url: None, bucket: Some(site.bucket().to_owned()) };
+        text.push_str(&summary(&report, &timeline, &aftermath, session.output.paint_stdout));
     } else {
         text.push_str("\nthe run is at work, or its process died\n");
     }

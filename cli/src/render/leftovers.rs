@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use alcedo_pipeline::{plan::Stage, resource::Resource};
+use alcedo_stages::costs;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
@@ -12,7 +13,7 @@ use super::{
 use crate::words::{clean, count, moment};
 
 /// A run that is stuck: after the point of no return what is not done yet, before it what could not be undone.
-pub fn of_a_stuck_run(text: &mut String, timeline: &Timeline) {
+pub fn of_a_stuck_run(text: &mut String, timeline: &Timeline, bucket: Option<&str>) {
     if has_passed_the_point_of_no_return(timeline) {
         row(text, "in service", &format!("{}; its servers are not touched", timeline.plan.version));
         let undone: Vec<&str> =
@@ -23,17 +24,17 @@ pub fn of_a_stuck_run(text: &mut String, timeline: &Timeline) {
         }
         return;
     }
-    of_an_unwind(text, timeline);
+    of_an_unwind(text, timeline, bucket);
 }
 
-fn of_an_unwind(text: &mut String, timeline: &Timeline) {
+fn of_an_unwind(text: &mut String, timeline: &Timeline, bucket: Option<&str>) {
     // Later steps first: what uses something goes before what is used.
     let failed = timeline.steps.iter().rev().filter(|step| step.state == State::UndoFailed);
     for step in failed {
         row(text, "not undone", &step.does);
         for resource in step.resources.iter().rev() {
-            let _ = writeln!(text, "    left: {}", clean(&resource.to_string()));
-            if let Some(command) = removal(resource) {
+            let _ = writeln!(text, "    left: {}", clean(&with_cost(timeline, step, resource)));
+            if let Some(command) = removal(timeline, step, resource, bucket) {
                 let _ = writeln!(text, "          {}", clean(&command));
             }
         }
@@ -47,9 +48,25 @@ fn of_an_unwind(text: &mut String, timeline: &Timeline) {
     for step in kept.filter(|step| step.stage == Stage::Launch && !step.resources.is_empty()) {
         row(text, "kept", &step.does);
         for resource in step.resources.iter().rev() {
-            let _ = writeln!(text, "    {}", clean(&resource.to_string()));
+            let _ = writeln!(text, "    {}", clean(&with_cost(timeline, step, resource)));
         }
     }
+}
+
+/// A resource with what it costs as long as it stands, where it is something that costs.
+fn with_cost(timeline: &Timeline, step: &Step, resource: &Resource) -> String {
+    let monthly = match resource.kind.as_str() {
+        "instance" => costs::in_words(costs::of_instance(action(timeline, step, "instance_type").unwrap_or_default())),
+        // How much of it is billed is known to AWS alone.
+        "image" => format!("at most {} a GiB of its snapshots", costs::in_words(Some(costs::of_snapshot(1.0)))),
+        _ => return resource.to_string(),
+    };
+    format!("{resource}, a month: {monthly}")
+}
+
+/// A setting of a step's action.
+fn action<'a>(timeline: &'a Timeline, step: &Step, key: &str) -> Option<&'a str> {
+    timeline.plan.step(&step.id)?.action.get(key)?.as_str()
 }
 
 /// A run whose process leaves in the middle. No commands: some of this may have traffic.
@@ -82,9 +99,8 @@ fn has_passed_the_point_of_no_return(timeline: &Timeline) -> bool {
     first.is_some_and(|first| timeline.steps[first..].iter().any(|step| step.state != State::Pending))
 }
 
-/// The command that removes a resource, where one does. What runs lease from AWS, SSH ingress and builders, the next run
-/// ends by itself; an object's bucket is not known here.
-fn removal(resource: &Resource) -> Option<String> {
+/// The command that removes a resource, where one does.
+fn removal(timeline: &Timeline, step: &Step, resource: &Resource, bucket: Option<&str>) -> Option<String> {
     let id = &resource.id;
     Some(match resource.kind.as_str() {
         "instance" => format!("aws ec2 terminate-instances --instance-ids {id}"),
@@ -93,6 +109,11 @@ fn removal(resource: &Resource) -> Option<String> {
         "target group" => format!("aws elbv2 delete-target-group --target-group-arn {id}"),
         "listener" => format!("aws elbv2 delete-listener --listener-arn {id}"),
         "listener rule" => format!("aws elbv2 delete-rule --rule-arn {id}"),
+        "security group rule" => {
+            let group = action(timeline, step, "security_group")?;
+            format!("aws ec2 revoke-security-group-ingress --group-id {group} --security-group-rule-ids {id}")
+        }
+        "object" => format!("aws s3 rm s3://{}/{id}", bucket?),
         _ => return None,
     })
 }

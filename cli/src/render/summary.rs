@@ -24,6 +24,8 @@ use crate::{
 pub struct Aftermath {
     /// Where the app answers.
     pub url: Option<String>,
+    /// Where artifacts and journals are kept.
+    pub bucket: Option<String>,
 }
 
 /// What a row's value may take of 80 columns.
@@ -74,7 +76,7 @@ pub fn summary(report: &Report, timeline: &Timeline, aftermath: &Aftermath, pain
         Some(Outcome::Stuck) | None => {
             let headline = format!("{} of {app} {version} to {environment} is stuck", report.purpose.name());
             let _ = writeln!(text, "{} after {took}", paint.red(&headline));
-            leftovers::of_a_stuck_run(&mut text, timeline);
+            leftovers::of_a_stuck_run(&mut text, timeline, aftermath.bucket.as_deref());
             row(&mut text, "details", &format!("alcedo runs show {} {of_environment}", report.run));
             row(&mut text, "go on", &format!("mend what it says, then: alcedo resume {} {of_environment}", report.run));
         }

@@ -2,7 +2,7 @@
 
 use aws_sdk_elasticloadbalancingv2::types::{Listener, LoadBalancer, Rule};
 
-use super::{Balancer, FactsError, Secured};
+use super::{Balancer, FactsError, NamingRule, Secured};
 use crate::{
     cloud_error::CloudError,
     listener::{Place, Routing},
@@ -31,6 +31,7 @@ pub async fn observe(site: &Site) -> Result<Balancer, FactsError> {
     let listener_arn = listener.listener_arn().unwrap_or_default().to_owned();
     let rules = rules(site, &listener_arn).await?;
     let priorities = rules.iter().filter_map(|rule| rule.priority()?.parse().ok()).collect();
+    let naming = rules.iter().filter(|rule| rule.priority() != Some("default")).filter_map(naming).collect();
     let (place, actions) = match wanted.rule {
         None => (Place::Listener { arn: listener_arn.clone() }, listener.default_actions().to_vec()),
         Some(priority) => {
@@ -69,9 +70,17 @@ pub async fn observe(site: &Site) -> Result<Balancer, FactsError> {
         listener: listener_arn,
         place,
         priorities,
+        rules: naming,
         preview_listener,
         arn,
     })
+}
+
+fn naming(rule: &Rule) -> Option<NamingRule> {
+    let routing = Routing::read(rule.actions()).ok()?;
+    let target_groups: Vec<String> = routing.named().into_iter().map(str::to_owned).collect();
+    (!target_groups.is_empty())
+        .then(|| NamingRule { arn: rule.rule_arn().unwrap_or_default().to_owned(), target_groups })
 }
 
 fn secured(listener: &Listener) -> Option<Secured> {
@@ -109,7 +118,7 @@ async fn listeners(site: &Site, balancer: &str) -> Result<Vec<Listener>, CloudEr
 }
 
 /// All rules of a listener.
-pub(super) async fn rules(site: &Site, listener: &str) -> Result<Vec<Rule>, CloudError> {
+async fn rules(site: &Site, listener: &str) -> Result<Vec<Rule>, CloudError> {
     let mut found = Vec::new();
     let mut marker = None;
     loop {

@@ -6,7 +6,7 @@ use alcedo_pipeline::version::Version;
 use aws_sdk_ec2::types::Filter;
 use aws_sdk_elasticloadbalancingv2::types::TargetGroup;
 
-use super::{Balancer, Fleet, balancer};
+use super::{Balancer, Fleet};
 use crate::{
     cloud_error::CloudError,
     listener::{Routing, group_name},
@@ -46,10 +46,7 @@ async fn of_environment(
     balancer: Option<&Balancer>,
 ) -> Result<Vec<Fleet>, CloudError> {
     let instances = instances(site).await?;
-    let rules = match balancer {
-        Some(balancer) => balancer::rules(site, &balancer.listener).await?,
-        None => Vec::new(),
-    };
+    let rules = balancer.map(|balancer| balancer.rules.as_slice()).unwrap_or_default();
     let weights = match balancer.map(|balancer| &balancer.routing) {
         Some(Routing::Forward { groups, .. }) => groups.clone(),
         _ => Vec::new(),
@@ -61,9 +58,7 @@ async fn of_environment(
             let version = tags.get(tags::VERSION)?.parse().ok()?;
             let run = tags.get(tags::RUN).map(str::to_owned);
             let rule = rules.iter().find(|rule| {
-                rule.priority() != Some("default")
-                    && balancer.is_none_or(|balancer| rule.rule_arn() != Some(balancer.place.arn()))
-                    && Routing::read(rule.actions()).is_ok_and(|routing| routing.named() == [arn.as_str()])
+                balancer.is_none_or(|balancer| rule.arn != balancer.place.arn()) && rule.target_groups == [arn.as_str()]
             });
             Some(Fleet {
                 version,
@@ -73,7 +68,7 @@ async fn of_environment(
                     .get(&(tags.get(tags::VERSION)?.to_owned(), run.clone()))
                     .cloned()
                     .unwrap_or_default(),
-                preview_rule: rule.and_then(|rule| rule.rule_arn()).map(str::to_owned),
+                preview_rule: rule.map(|rule| rule.arn.clone()),
                 weight: weights.iter().filter(|group| group.target_group == arn).map(|group| group.weight).sum(),
                 replaces: tags.get(tags::REPLACES).and_then(|version| version.parse().ok()),
                 held_until: tags.get(tags::HELD_UNTIL).and_then(|time| time.parse().ok()),

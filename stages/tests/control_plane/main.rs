@@ -13,6 +13,7 @@ mod moto_differences;
 mod publish;
 mod records_only;
 mod retention;
+mod speed;
 mod support;
 mod sweep;
 mod undo;

@@ -249,7 +249,7 @@ fn summary_of_a_run_that_is_stuck_names_what_is_left() {
     insta::assert_snapshot!(story.summary(), @"
     deploy of hello 2026.1120.190512 to local is stuck after 7.7 s
       not undone launch 2 × t3.small
-        left: instance i-0123456789abcdef0
+        left: instance i-0123456789abcdef0, a month: $15.18
               aws ec2 terminate-instances --instance-ids i-0123456789abcdef0
       details    alcedo runs show 20261120-190512-7f3a --env local
       go on      mend what it says, then: alcedo resume 20261120-190512-7f3a --env local

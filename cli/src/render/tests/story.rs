@@ -53,7 +53,7 @@ impl Story {
                     undo: (*sign == Sign::Add).then(|| "remove it".to_owned()),
                     point_of_no_return: false,
                     barrier: false,
-                    action: Value::Null,
+                    action: json!({ "instance_type": "t3.small", "security_group": "sg-0123" }),
                 })
                 .collect(),
         };
@@ -135,7 +135,8 @@ impl Story {
         let record = Record { plan: self.plan.clone(), events: self.durable() };
         let mut timeline = Timeline::new(&self.plan);
         self.events.iter().for_each(|event| timeline.apply(event));
-        let aftermath = Aftermath { url: Some("http://127.0.0.1:8600".to_owned()) };
+        let aftermath =
+            Aftermath { url: Some("http://127.0.0.1:8600".to_owned()), bucket: Some("releases".to_owned()) };
         summary(&Report::of(&record), &timeline, &aftermath, Paint::PLAIN)
     }
 

@@ -65,6 +65,12 @@ impl Simulation {
         Self { region, clients, _folder: folder }
     }
 
+    /// Clients whose calls are answered at once with an empty list of servers: what the SDK itself takes.
+    pub fn clients_of_nothing() -> Clients {
+        let start: Timestamp = START.parse().unwrap();
+        Clients::of(sdk(SharedHttpConnector::new(Nothing), start), Arc::new(TokioClock::starting_at(start)), None)
+    }
+
     /// Clients of another machine, whose clock is wrong by `off`. Its requests are signed by the right time all the same:
     /// AWS refuses those that are minutes off, which `alcedo doctor` finds.
     pub fn clients_of(&self, machine: Machine, off: SignedDuration) -> Clients {
@@ -72,8 +78,22 @@ impl Simulation {
     }
 }
 
+/// Answers every request at once with nothing.
+#[derive(Debug)]
+struct Nothing;
+
+impl HttpConnector for Nothing {
+    fn call(&self, _: HttpRequest) -> HttpConnectorFuture {
+        const EMPTY: &str =
+            "<DescribeInstancesResponse><requestId>none</requestId><reservationSet/></DescribeInstancesResponse>";
+        HttpConnectorFuture::ready(Ok(HttpResponse::new(200.try_into().unwrap(), SdkBody::from(EMPTY))))
+    }
+}
+
 fn clients(region: &Simulated, now: Timestamp, off: SignedDuration, machine: Machine) -> Clients {
-    let mut clients = Clients::of(sdk(region, now, machine), Arc::new(TokioClock::starting_at(now + off)), None);
+    let network = Network { machine: Mutex::new(machine), stands_still_until: Mutex::new(Instant::now()) };
+    let connector = SharedHttpConnector::new(Direct(Arc::new(region.answers()), Arc::new(network)));
+    let mut clients = Clients::of(sdk(connector, now), Arc::new(TokioClock::starting_at(now + off)), None);
     clients.own_address = Some(OWN_ADDRESS);
     clients
 }
@@ -123,9 +143,7 @@ impl Network {
 }
 
 /// As [`Clients::connect`] has it, but for what carries the requests.
-fn sdk(region: &Simulated, now: Timestamp, machine: Machine) -> SdkConfig {
-    let network = Network { machine: Mutex::new(machine), stands_still_until: Mutex::new(Instant::now()) };
-    let connector = SharedHttpConnector::new(Direct(Arc::new(region.answers()), Arc::new(network)));
+fn sdk(connector: SharedHttpConnector, now: Timestamp) -> SdkConfig {
     SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
         .http_client(http_client_fn(move |_, _| connector.clone()))
