@@ -8,6 +8,7 @@ mod bench;
 mod demo;
 mod engine;
 mod extras;
+mod mutants;
 mod needs;
 mod process;
 mod project;
@@ -48,11 +49,17 @@ enum Chore {
         /// Only tests whose name contains this
         filter: Option<String>,
     },
-    /// Break everything at every call, for hours; a failure names its seed
+    /// Break everything at every call, for hours, then try the mutants; a failure names its seed
     Soak {
         /// How many random schedules
         #[arg(long, default_value_t = 1000)]
         schedules: u64,
+    },
+    /// Put known bugs into a copy of the project and see that the tests notice each
+    Mutants {
+        /// Only those whose name contains this
+        #[arg(long)]
+        only: Option<String>,
     },
     /// Measure deploys of the example app and print the numbers as JSON
     Bench {
@@ -71,6 +78,7 @@ fn main() -> ExitCode {
         Chore::Demo { port } => demo::run(port),
         Chore::Test { filter } => test::run(filter.as_deref()),
         Chore::Soak { schedules } => test::soak(schedules),
+        Chore::Mutants { only } => mutants::run(only.as_deref()),
         Chore::Bench { release } => bench::run(if release { alcedo::Profile::Release } else { alcedo::Profile::Dev }),
         Chore::Measure(what) => return process::measure(&what),
     };

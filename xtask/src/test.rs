@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::{
     alcedo::Alcedo,
     engine::{self, Engine},
-    extras, process, project, setup,
+    extras, mutants, process, project, setup,
     terminal::{heading, say, seconds},
     test_counts::TestCounts,
 };
@@ -62,7 +62,7 @@ pub fn run(filter: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-/// What `test` tries a part of, in full.
+/// What `test` tries a part of, in full; then whether the tests notice bugs at all.
 pub fn soak(schedules: u64) -> Result<()> {
     setup::ensure(true)?;
     heading("Soak");
@@ -70,7 +70,8 @@ pub fn soak(schedules: u64) -> Result<()> {
     soak.args(["test", "--package", "alcedo-stages", "--test", "control_plane", "broken", "--", "--nocapture"])
         .env("ALCEDO_SOAK", schedules.to_string())
         .env("ALCEDO_TEST_PYTHON", extras::python().join("bin/python"));
-    process::run(&mut soak)
+    process::run(&mut soak)?;
+    mutants::run(None)
 }
 
 fn cargo() -> Command {
