@@ -18,8 +18,10 @@ async fn killed_at(bench: &Bench, nth: u64, when: When) -> Option<alcedo_pipelin
         () = bench.faults().struck(id, 1) => false,
         _ = &mut process => true,
     };
-    process.abort();
-    let _ = process.await;
+    if !ended {
+        process.abort();
+        let _ = process.await;
+    }
     bench.faults().remove(id);
     (!ended).then_some(run)
 }
