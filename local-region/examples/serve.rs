@@ -38,6 +38,7 @@ async fn main() -> anyhow::Result<()> {
             backing,
             lags: Lags::quick(),
             capacity: Capacity::default(),
+            forget_servers: false,
         },
     };
     let running = server::start(config.clone(), Arc::new(SystemClock)).await?;

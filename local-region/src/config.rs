@@ -28,6 +28,9 @@ pub struct Config {
     pub lags: Lags,
     #[serde(default)]
     pub capacity: Capacity,
+    /// Goes on without servers that the engine has no more, where it has none of them: they count as terminated.
+    #[serde(skip)]
+    pub forget_servers: bool,
 }
 
 /// Why a region's settings cannot be used.

@@ -65,6 +65,8 @@ pub enum StartError {
     Objects { folder: PathBuf, source: io::Error },
     #[error("the region cannot listen on {address}")]
     Listen { address: SocketAddr, source: io::Error },
+    #[error("the container engine has none of the region's {count} running servers")]
+    ServersLost { count: usize },
     #[error("the load balancer cannot start")]
     Balancer(#[source] balancer::StartError),
     #[error("the container engine cannot be used")]
@@ -84,6 +86,11 @@ impl StartError {
             Self::Listen { address, .. } => {
                 Some(format!("is port {} taken? Choose another one, or 0 for any", address.port()))
             }
+            Self::ServersLost { .. } => Some(
+                "are they on another engine? DOCKER_HOST names it. If they are gone for good, `alcedo region start \
+                 --forget-servers` goes on without them, and `alcedo region reset` begins anew"
+                    .to_owned(),
+            ),
             Self::Machines(error) => error.hint.clone(),
             Self::Balancer(error) => error.hint(),
         }
@@ -154,6 +161,9 @@ async fn start_parts(
     let front =
         front(&config, &clock, Syncs::Each, Region::new(config.clone(), clock.clone(), machines, network, world))?;
     let region = front.region.clone();
+    if containers.is_some() && !config.forget_servers {
+        refuse_lost_servers(&region).await?;
+    }
     let metadata = match &containers {
         Some(containers) => Some(start_metadata(&region, containers).await?),
         None => None,
@@ -172,6 +182,17 @@ async fn start_parts(
     }
     tracing::info!(endpoint, "the local region answers");
     Ok(Running { endpoint, region, metadata, balancer, serving, _lock: lock })
+}
+
+/// A region whose servers are on another engine would end them in its records, for good.
+async fn refuse_lost_servers(region: &Region) -> Result<(), StartError> {
+    let running = servers::running(region);
+    for instance_id in &running {
+        if region.machines.exists(instance_id).await? {
+            return Ok(());
+        }
+    }
+    if running.is_empty() { Ok(()) } else { Err(StartError::ServersLost { count: running.len() }) }
 }
 
 /// What answers the requests to a region.

@@ -215,6 +215,14 @@ pub async fn resume(region: &Arc<Region>) {
     push_firewalls(region).await;
 }
 
+/// Instances that run, as the records say.
+pub fn running(region: &Region) -> Vec<String> {
+    region.read(|world| {
+        let running = world.ec2.instances().filter(|it| it.state == InstanceState::Running);
+        running.map(|it| it.instance_id.clone()).collect()
+    })
+}
+
 /// A running instance's machine is started again where the engine still has it; else the instance is terminated.
 async fn revive(region: &Arc<Region>, instance_id: &str) {
     let _lock = region.lock_machine(instance_id).await;

@@ -84,6 +84,7 @@ async fn a_region_serves_is_restarted_and_leaves_nothing() {
         backing: Backing::Containers,
         lags: Lags::quick(),
         capacity: Capacity::default(),
+        forget_servers: false,
     };
     let outcome = AssertUnwindSafe(live(config.clone())).catch_unwind().await;
     server::reset(&config).await.unwrap();
@@ -155,7 +156,14 @@ async fn live(config: Config) {
     let revoke = ec2.revoke_security_group_ingress().group_id(group).ip_protocol("tcp").from_port(22).to_port(22);
     revoke.cidr_ip(&here).send().await.unwrap();
     assert!(!answers(ssh).await, "revoked once the call is answered");
-    ec2.terminate_instances().instance_ids(id).send().await.unwrap();
+
+    // As on another engine, which has none of the servers: the records do not take that for their end.
+    running.stop().await;
+    alcedo_local_region::instances::Machines::terminate(&machines, id).await.unwrap();
+    let refused = server::start(config.clone(), Arc::new(SystemClock)).await.err().expect("it is refused");
+    assert_eq!(refused.to_string(), "the container engine has none of the region's 1 running servers");
+    let running = start(&Config { forget_servers: true, ..config }).await;
+    let ec2 = aws_sdk_ec2::Client::new(&sdk(&running));
     ec2.wait_until_instance_terminated().instance_ids(id).wait(BOOT).await.unwrap();
     running.stop().await;
 }

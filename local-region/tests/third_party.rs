@@ -32,6 +32,7 @@ fn config(name: &str, backing: Backing, folder: &Path) -> Config {
         backing,
         lags: Lags::quick(),
         capacity: Capacity::default(),
+        forget_servers: false,
     }
 }
 

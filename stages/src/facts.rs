@@ -34,6 +34,8 @@ pub struct Facts {
     pub balancer: Balancer,
     /// Every fleet of this app and environment, oldest version first.
     pub fleets: Vec<Fleet>,
+    /// How many servers of the fleet in service are healthy, where that fleet is of the version that the request means.
+    pub healthy_in_service: Option<usize>,
     /// Versions that the app's other environments have in service, hold or would go back to.
     pub used_elsewhere: Vec<Version>,
     pub network: Network,
@@ -231,6 +233,15 @@ pub async fn observe(site: &Site, request: &Request) -> Result<Facts, FactsError
         Some(manifest) if site.has_artifact(manifest.version).await? => Some(manifest),
         _ => None,
     };
+    let in_service = fleets.iter().find(|fleet| fleet.is_in_service());
+    let wanted = release.as_ref().map(|manifest| manifest.version).or_else(|| pinned(request, &fleets));
+    let healthy_in_service = match in_service.filter(|fleet| Some(fleet.version) == wanted) {
+        Some(fleet) => {
+            let health = crate::launch::target_health(&site.clients, &fleet.target_group).await?;
+            Some(crate::launch::count_healthy(&health))
+        }
+        None => None,
+    };
     let fingerprint = match &release {
         Some(manifest) => Some(crate::bake::fingerprint(site, &base, &manifest.sha256, manifest.version)?),
         None => None,
@@ -239,6 +250,7 @@ pub async fn observe(site: &Site, request: &Request) -> Result<Facts, FactsError
     Ok(Facts {
         balancer,
         fleets,
+        healthy_in_service,
         used_elsewhere,
         network,
         base,
@@ -278,6 +290,7 @@ impl Facts {
         Self {
             balancer,
             fleets,
+            healthy_in_service: None,
             used_elsewhere,
             network: Network::default(),
             base: BaseImage::default(),

@@ -7,7 +7,6 @@ use alcedo_pipeline::{
     error::{ErrorKind, StepError},
     wait::{Look, Wait},
 };
-use aws_sdk_elasticloadbalancingv2::types::TargetHealthStateEnum;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -95,7 +94,7 @@ impl Switch {
         let what = format!("{} healthy servers in {name}", self.healthy_minimum);
         let healthy = wait.until(context, &what, || async {
             let health = launch::target_health(clients, &group).await?;
-            let healthy = health.iter().filter(|it| launch::state(it) == Some(&TargetHealthStateEnum::Healthy)).count();
+            let healthy = launch::count_healthy(&health);
             Ok(match healthy >= self.healthy_minimum as usize {
                 true => Look::Ready(()),
                 false => Look::NotYet(format!("{healthy} healthy servers where {} are needed", self.healthy_minimum)),

@@ -291,7 +291,7 @@ impl AwaitHealthy {
         let healthy = wait
             .until(context, "all servers to be healthy", || async {
                 let health = target_health(clients, &group).await?;
-                let healthy = health.iter().filter(|it| state(it) == Some(&TargetHealthStateEnum::Healthy)).count();
+                let healthy = count_healthy(&health);
                 context.progress(healthy as u64, u64::from(self.count), Unit::Servers);
                 Ok(match healthy >= self.count as usize && healthy == health.len() {
                     true => Look::Ready(()),
@@ -347,6 +347,11 @@ pub async fn target_health(clients: &Clients, group: &str) -> Result<Vec<TargetH
     let answer = clients.elb.describe_target_health().target_group_arn(group).send().await;
     let answer = answer.map_err(|error| CloudError::of("read the servers' health", error))?;
     Ok(answer.target_health_descriptions().to_vec())
+}
+
+/// How many of them may get requests and answer.
+pub fn count_healthy(health: &[TargetHealthDescription]) -> usize {
+    health.iter().filter(|target| state(target) == Some(&TargetHealthStateEnum::Healthy)).count()
 }
 
 pub fn state(target: &TargetHealthDescription) -> Option<&TargetHealthStateEnum> {

@@ -6,7 +6,6 @@ use alcedo_pipeline::{
     report::Report,
     version::Version,
 };
-use aws_sdk_elasticloadbalancingv2::types::TargetHealthStateEnum;
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -82,7 +81,7 @@ pub async fn status(site: &Site) -> Result<Status, OverviewError> {
         },)?;
     let with_health = fleets.into_iter().map(|fleet| async {
         let health = launch::target_health(&site.clients, &fleet.target_group).await?;
-        let healthy = health.iter().filter(|it| launch::state(it) == Some(&TargetHealthStateEnum::Healthy)).count();
+        let healthy = launch::count_healthy(&health);
         let role = match (fleet.is_in_service(), fleet.is_held()) {
             (true, _) => Role::InService,
             (_, true) => Role::Held,

@@ -60,8 +60,8 @@ pub fn plan(scope: &Scope<'_>, request: &Request, facts: &Facts) -> Result<Plan,
     let pinned = !matches!(request, Request::Deploy { version: None });
     let case = Case { scope, facts, target, blue, held, rolls_back, pinned };
     let mut draft = Draft::default();
-    if blue.is_some_and(|blue| blue.version == case.target.version) {
-        draft.note(format!("launch: {} is already in service", case.target.version));
+    if let Some(blue) = blue.filter(|blue| blue.version == case.target.version) {
+        draft.note(in_service_already(blue, facts)?);
         retire::what_is_over(&case, &mut draft);
     } else {
         stages(&case, &mut draft)?;
@@ -82,6 +82,22 @@ pub fn plan(scope: &Scope<'_>, request: &Request, facts: &Facts) -> Result<Plan,
         notes: draft.notes,
         steps: draft.steps,
     })
+}
+
+/// The version's fleet serves already. Where none of its servers is healthy, to do nothing would be to report a success
+/// that nobody has seen.
+fn in_service_already(blue: &Fleet, facts: &Facts) -> Result<String, PlanError> {
+    let (version, servers) = (blue.version, blue.instances.len());
+    match facts.healthy_in_service {
+        Some(0) => Err(PlanError::new(
+            format!("{version} is in service already, but none of its {servers} servers is healthy"),
+            "`alcedo rollback` goes back to the version before; any change to the source makes a version with new servers",
+        )),
+        Some(healthy) if healthy < servers => {
+            Ok(format!("launch: {version} is already in service; only {healthy} of its {servers} servers are healthy"))
+        }
+        _ => Ok(format!("launch: {version} is already in service")),
+    }
 }
 
 /// Where the release comes from.

@@ -60,6 +60,8 @@ enum Command {
     Serve {
         #[arg(long)]
         folder: PathBuf,
+        #[arg(long)]
+        forget_servers: bool,
     },
 }
 
@@ -74,6 +76,9 @@ struct Start {
     /// Name the engine's network and containers; fixed until a reset [default: local]
     #[arg(long)]
     name: Option<String>,
+    /// Go on without servers that the container engine has no more; they count as terminated
+    #[arg(long)]
+    forget_servers: bool,
 }
 
 fn port_help() -> String {
@@ -88,14 +93,14 @@ pub fn run(arguments: Arguments, session: &Session) -> Result {
             Command::Status => status(session).await,
             Command::Reset { yes } => reset_region(yes, session).await,
             Command::Env => env(session).await,
-            Command::Serve { folder } => serve(&Folder::at(&folder)).await,
+            Command::Serve { folder, forget_servers } => serve(&Folder::at(&folder), forget_servers).await,
         }
     })
 }
 
 async fn start_region(wishes: Start, session: &Session) -> Result {
-    let Start { profile, port, name } = wishes;
-    let started = start(&Folder::find()?, &Wishes { name, port, profile }).await?;
+    let Start { profile, port, name, forget_servers } = wishes;
+    let started = start(&Folder::find()?, &Wishes { name, port, profile, forget_servers }).await?;
     if session.output.is_json() {
         session.output.json(&json!({ "v": 1, "already": started.already, "region": public(&started.record) }));
         return Ok(ExitCode::DONE);

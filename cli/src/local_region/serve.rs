@@ -30,7 +30,7 @@ use crate::{
 ///
 /// # Errors
 /// Another server has the folder, or the region cannot start.
-pub async fn serve(folder: &Folder) -> Result {
+pub async fn serve(folder: &Folder, forget_servers: bool) -> Result {
     // A session of its own: closing the terminal that the region was started from is no reason for it to end. Refused to
     // a process that leads its group, as one in a terminal's foreground does; then the terminal is where it belongs.
     let _ = nix::unistd::setsid();
@@ -52,6 +52,7 @@ pub async fn serve(folder: &Folder) -> Result {
         backing: Backing::Containers,
         lags: settings.profile.lags(),
         capacity: Capacity::default(),
+        forget_servers,
     };
     let running = server::start(config, Arc::new(SystemClock)).await.map_err(|error| {
         let mut failure = Failure::of(ExitCode::FAILED, &error);

@@ -61,6 +61,8 @@ pub struct Wishes {
     pub name: Option<String>,
     pub port: Option<u16>,
     pub profile: Option<Profile>,
+    /// Of this start alone.
+    pub forget_servers: bool,
 }
 
 impl Settings {

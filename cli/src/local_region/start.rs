@@ -61,7 +61,7 @@ async fn start_locked(folder: &Folder, wishes: &Wishes) -> Result<Started> {
     Record::remove(folder);
     let settings = Settings::next(folder, wishes)?;
     check_port(settings.port)?;
-    let mut child = spawn(folder)?;
+    let mut child = spawn(folder, wishes.forget_servers)?;
     let record = wait(folder, &mut child).await?;
     Ok(Started { record, already: false })
 }
@@ -91,7 +91,7 @@ fn check_port(port: u16) -> Result<()> {
 
 /// The server outlives this process: nothing ties it to this terminal but the session, which it leaves itself. Its log
 /// begins anew with every start.
-fn spawn(folder: &Folder) -> Result<Child> {
+fn spawn(folder: &Folder, forget_servers: bool) -> Result<Child> {
     let fail = |what: &str| {
         let what = what.to_owned();
         move |error: io::Error| Failure::failed(what).because(&error)
@@ -107,6 +107,7 @@ fn spawn(folder: &Folder) -> Result<Child> {
     Command::new(program)
         .args(["region", "serve", "--folder"])
         .arg(folder.path())
+        .args(forget_servers.then_some("--forget-servers"))
         .current_dir(folder.path())
         .stdin(Stdio::null())
         .stdout(log.try_clone().map_err(fail("the local region's log cannot be written"))?)

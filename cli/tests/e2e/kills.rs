@@ -205,6 +205,7 @@ async fn region(folder: &Path) -> (server::Running, LocalEndpoint) {
         backing: Backing::RecordsOnly,
         lags,
         capacity: Capacity::default(),
+        forget_servers: false,
     };
     let running = server::start(config.clone(), Arc::new(SystemClock)).await.unwrap();
     let endpoint = LocalEndpoint {

@@ -263,6 +263,14 @@ impl Machines for Containers {
         interface::change(&self.engine, &self.names, instance_id, &rulesets).await
     }
 
+    async fn exists(&self, instance_id: &str) -> Result<bool, MachineError> {
+        match self.engine.inspect(&self.names.server(instance_id)).await {
+            Ok(_) => Ok(true),
+            Err(failure) if failure.is_absent() => Ok(false),
+            Err(failure) => Err(failure.into()),
+        }
+    }
+
     async fn is_running(&self, instance_id: &str) -> Result<bool, MachineError> {
         match self.engine.inspect(&self.names.server(instance_id)).await {
             Ok(inspected) => {

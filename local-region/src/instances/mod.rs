@@ -97,6 +97,9 @@ pub trait Machines: Send + Sync + 'static {
     /// Replaces all of a server's inbound permissions in one transaction. Established connections stay.
     async fn set_firewall(&self, instance_id: &str, rules: &[FirewallRule]) -> Result<(), MachineError>;
 
+    /// Whether the engine still has what the server is made of, running or not.
+    async fn exists(&self, instance_id: &str) -> Result<bool, MachineError>;
+
     /// Whether the server's init process still runs.
     async fn is_running(&self, instance_id: &str) -> Result<bool, MachineError>;
 

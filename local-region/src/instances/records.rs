@@ -100,6 +100,10 @@ impl Machines for Records {
         self.with(instance_id, |server| server.firewall = rules.to_vec())
     }
 
+    async fn exists(&self, instance_id: &str) -> Result<bool, MachineError> {
+        Ok(self.state().servers.contains_key(instance_id))
+    }
+
     async fn is_running(&self, instance_id: &str) -> Result<bool, MachineError> {
         Ok(self.state().servers.get(instance_id).is_some_and(|server| server.running))
     }

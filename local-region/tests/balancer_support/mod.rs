@@ -210,6 +210,7 @@ fn config(folder: PathBuf, lags: Lags) -> Config {
         secret_key: "secret".into(),
         backing: Backing::RecordsOnly,
         capacity: Capacity::default(),
+        forget_servers: false,
         lags,
     }
 }

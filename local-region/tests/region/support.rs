@@ -52,6 +52,7 @@ impl TestRegion {
             backing: Backing::RecordsOnly,
             lags: Lags { new_record: Duration::from_secs(2), throttle: false, ..Lags::quick() },
             capacity: Capacity::default(),
+            forget_servers: false,
         };
         change(&mut config);
         let clock = Arc::new(ManualClock::new(Timestamp::now()));

@@ -78,6 +78,7 @@ impl Environment {
         let facts = Facts {
             balancer,
             fleets: Vec::new(),
+            healthy_in_service: None,
             used_elsewhere: Vec::new(),
             network: Network {
                 subnets: vec!["subnet-a".into(), "subnet-b".into()],
@@ -163,6 +164,12 @@ impl Environment {
     /// The last fleet that was added stands where this one was.
     pub fn replaces(mut self, text: &str) -> Self {
         self.facts.fleets.last_mut().unwrap().replaces = Some(version(text));
+        self
+    }
+
+    /// How many servers of the fleet in service are healthy.
+    pub fn healthy_in_service(mut self, healthy: usize) -> Self {
+        self.facts.healthy_in_service = Some(healthy);
         self
     }
 

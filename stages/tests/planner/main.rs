@@ -64,6 +64,16 @@ fn an_unchanged_app_in_service_is_left_alone() {
 }
 
 #[test]
+fn what_is_in_service_with_sick_servers_is_no_success() {
+    let serving = |healthy| {
+        let environment = Environment::new().in_service(FIRST).published(FIRST, "the source");
+        planned(&environment.healthy_in_service(healthy), BUILD)
+    };
+    insta::assert_snapshot!(serving(1));
+    insta::assert_snapshot!(serving(0));
+}
+
+#[test]
 fn an_unchanged_app_in_service_still_ends_a_hold_that_is_over() {
     let environment = Environment::new().held(FIRST, "2026-11-20T18:00:00Z").in_service(SECOND);
     insta::assert_snapshot!(planned(&environment.published(SECOND, "the source"), BUILD));

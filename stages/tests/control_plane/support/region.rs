@@ -53,6 +53,7 @@ impl LocalRegion {
             backing: Backing::RecordsOnly,
             lags,
             capacity: Capacity::default(),
+            forget_servers: false,
         };
         let running = server::start(config.clone(), Arc::new(SystemClock)).await.unwrap();
         let endpoint = LocalEndpoint {

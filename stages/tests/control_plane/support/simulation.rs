@@ -43,12 +43,18 @@ pub struct Simulation {
     _folder: TempDir,
 }
 
+/// In memory where the system has such a place: ext4 looks long for an inode where many files were removed just before,
+/// and a simulation's objects come and go.
+fn folder() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 impl Simulation {
     pub async fn start(seed: u64, lags: Lags) -> Self {
         // The SDK draws the jitter of its retries from this.
         fastrand::seed(seed);
         let start: Timestamp = START.parse().unwrap();
-        let folder = tempfile::tempdir().unwrap();
+        let folder = folder();
         let config = Config {
             name: "simulation".into(),
             folder: folder.path().join("region"),
@@ -59,6 +65,7 @@ impl Simulation {
             backing: Backing::RecordsOnly,
             lags,
             capacity: Capacity::default(),
+            forget_servers: false,
         };
         let region = server::simulate(config, Arc::new(RegionClock::starting_at(start)), seed).await.unwrap();
         let clients = clients(&region, start, SignedDuration::ZERO, Machine::default());
