@@ -93,6 +93,9 @@ pub enum What {
     RunFinished {
         outcome: Outcome,
         seconds: f64,
+        /// How long this process waited for its journal to be written, of `seconds`.
+        #[serde(default)]
+        journal_seconds: f64,
     },
 
     // Passing: shown, not kept.

@@ -11,6 +11,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use crate::{
     event::Event,
@@ -72,6 +73,7 @@ pub struct Journal {
     run: RunId,
     writer: String,
     next: u64,
+    spent: Duration,
 }
 
 /// A run as it is kept.
@@ -87,6 +89,7 @@ impl Journal {
     /// # Errors
     /// [`JournalError::Fenced`] where a run of this name exists.
     pub async fn begin(store: Arc<dyn Store>, root: &str, plan: &Plan, writer: &str) -> Result<Self, JournalError> {
+        let begun = Instant::now();
         let run = plan.run.clone();
         let failed = |source| JournalError::Store { run: run.clone(), source };
         let marker = marker(root, &plan.environment, &run);
@@ -101,7 +104,7 @@ impl Journal {
         if !create_or_find(store.as_ref(), &key, bytes).await.map_err(failed)? {
             return Err(JournalError::Fenced { run });
         }
-        Ok(Self { store, folder, marker, run, writer: writer.to_owned(), next: 1 })
+        Ok(Self { store, folder, marker, run, writer: writer.to_owned(), next: 1, spent: begun.elapsed() })
     }
 
     /// Takes up a run where its journal ends. The first append fences off whoever else had it.
@@ -117,8 +120,15 @@ impl Journal {
         let record = read(store.as_ref(), root, run).await?;
         let next = record.events.len() as u64 + 1;
         let marker = marker(root, &record.plan.environment, run);
-        let journal =
-            Self { store, folder: folder(root, run), marker, run: run.clone(), writer: writer.to_owned(), next };
+        let journal = Self {
+            store,
+            folder: folder(root, run),
+            marker,
+            run: run.clone(),
+            writer: writer.to_owned(),
+            next,
+            spent: Duration::ZERO,
+        };
         Ok((journal, record))
     }
 
@@ -128,16 +138,24 @@ impl Journal {
     /// # Errors
     /// [`JournalError::Fenced`] where another process has written under this number.
     pub async fn append(&mut self, event: &Event) -> Result<(), JournalError> {
+        let begun = Instant::now();
         let key = key(&self.folder, self.next);
         let entry = Entry { v: Entry::FORMAT, seq: self.next, writer: self.writer.clone(), event: event.clone() };
         let bytes = serde_json::to_vec(&entry).expect("an event is JSON");
-        match create_or_find(self.store.as_ref(), &key, bytes).await {
+        let created = create_or_find(self.store.as_ref(), &key, bytes).await;
+        self.spent += begun.elapsed();
+        match created {
             Ok(true) => {}
             Ok(false) => return Err(JournalError::Fenced { run: self.run.clone() }),
             Err(source) => return Err(JournalError::Store { run: self.run.clone(), source }),
         }
         self.next += 1;
         Ok(())
+    }
+
+    /// How long this process has waited for the plan and the events to be written.
+    pub fn spent(&self) -> Duration {
+        self.spent
     }
 
     /// Takes the marker away: the run has come to its end, and nobody has to look after it.

@@ -172,12 +172,12 @@ mod tests {
         let mut unwinding = events.clone();
         unwinding.push(What::UndoStarted { step: "flip/switch".into(), undo: String::new() });
         assert_eq!(of(&unwinding), [BACK, BACK, BACK]);
-        unwinding.push(What::RunFinished { outcome: Outcome::Stuck, seconds: 1.0 });
+        unwinding.push(What::RunFinished { outcome: Outcome::Stuck, seconds: 1.0, journal_seconds: 0.0 });
         assert_eq!(of(&unwinding), [BACK, BACK, BACK], "stuck is no end");
         events.push(What::StepSucceeded { step: StepId::from("hold/watch"), output: json!(null), seconds: 0.0 });
         events.push(started("retire/drain"));
         assert_eq!(of(&events), [FORWARD, Err(Refusal::PointOfNoReturn), FORWARD]);
-        events.push(What::RunFinished { outcome: Outcome::Done, seconds: 1.0 });
+        events.push(What::RunFinished { outcome: Outcome::Done, seconds: 1.0, journal_seconds: 0.0 });
         let nothing = Ok(Next::Nothing(Outcome::Done));
         assert_eq!(of(&events), [nothing, Err(Refusal::Done), nothing]);
     }

@@ -29,6 +29,8 @@ pub struct Report {
     /// `None`: the run has not ended, or its process died.
     pub outcome: Option<Outcome>,
     pub seconds: f64,
+    /// How long its processes waited for the journal to be written, of `seconds`.
+    pub journal_seconds: f64,
     pub stages: Vec<StageReport>,
     /// The first failure.
     pub failure: Option<Failure>,
@@ -80,6 +82,7 @@ impl Report {
             began,
             outcome: None,
             seconds: events.last().map_or(0.0, |event| event.at.duration_since(began).as_secs_f64()),
+            journal_seconds: 0.0,
             stages: Vec::new(),
             failure: None,
             left: Vec::new(),
@@ -97,7 +100,10 @@ impl Report {
                         report.failure = Some(Failure { step: step.to_string(), error: error.clone() });
                     }
                 }
-                What::RunFinished { outcome, .. } => report.outcome = Some(*outcome),
+                What::RunFinished { outcome, journal_seconds, .. } => {
+                    report.outcome = Some(*outcome);
+                    report.journal_seconds += journal_seconds;
+                }
                 What::RunResumed { .. } => report.outcome = None,
                 _ => {}
             }

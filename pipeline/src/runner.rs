@@ -173,7 +173,8 @@ impl<'a> Runner<'a> {
         begun: Instant,
     ) -> Result<Ending, Halt> {
         let seconds = begun.elapsed().as_secs_f64();
-        self.outlet.keep(What::RunFinished { outcome, seconds }).await?;
+        let journal_seconds = self.outlet.journal.lock().await.spent().as_secs_f64();
+        self.outlet.keep(What::RunFinished { outcome, seconds, journal_seconds }).await?;
         if outcome != Outcome::Stuck
             && let Err(error) = self.outlet.journal.lock().await.close().await
         {

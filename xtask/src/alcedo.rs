@@ -79,6 +79,8 @@ pub struct Report {
     pub version: String,
     #[serde(default)]
     pub stages: Vec<Stage>,
+    #[serde(default)]
+    pub journal_seconds: f64,
     #[serde(skip)]
     pub measured: Measured,
 }

@@ -71,6 +71,9 @@ struct Deploy {
     /// Of the own share, what the cloud takes to change its firewalls.
     firewall_seconds: f64,
     build_command_seconds: f64,
+    /// Of the own share, what the run waited for its journal.
+    journal_seconds: f64,
+    journal_percent_of_own_share: f64,
     uploaded_bytes: u64,
     peak_memory_bytes: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -187,15 +190,17 @@ impl Deploy {
         let of = |ids: &[&str]| -> f64 {
             steps.iter().filter(|step| ids.contains(&step.id.as_str())).map(|step| step.seconds).sum()
         };
-        let wall = report.measured.wall.as_secs_f64();
+        let own_share = report.measured.wall.as_secs_f64() - build_command - waits;
         Ok(Self {
             seconds: round(report.measured.wall),
             stages: report.stages.iter().map(|it| (it.stage.clone(), millis(it.seconds))).collect(),
             steps: steps.iter().map(|step| (step.id.clone(), millis(step.seconds))).collect(),
-            own_share_seconds: millis(wall - build_command - waits),
+            own_share_seconds: millis(own_share),
             users_work_seconds: millis(of(&["bake/provision", "smoke/suite"])),
             firewall_seconds: millis(of(&["bake/open-ssh", "bake/close-ssh", "smoke/open", "smoke/close"])),
             build_command_seconds: millis(build_command),
+            journal_seconds: millis(report.journal_seconds),
+            journal_percent_of_own_share: millis(100.0 * report.journal_seconds / own_share),
             uploaded_bytes: output("publish/artifact", "size_bytes").and_then(|it| it.as_u64()).unwrap_or_default(),
             peak_memory_bytes: peak_memory_kib * 1024,
             traffic,
@@ -260,6 +265,7 @@ mod tests {
         let report = Report {
             version: "2026.1120.1".into(),
             stages: Vec::new(),
+            journal_seconds: 0.03,
             measured: Measured {
                 began: None,
                 wall: Duration::from_secs_f64(20.0),
@@ -275,6 +281,7 @@ mod tests {
         };
         let deploy = Deploy::of(&report, 2, None).unwrap();
         assert_eq!(deploy.own_share_seconds, 1.5);
+        assert_eq!((deploy.journal_seconds, deploy.journal_percent_of_own_share), (0.03, 2.0));
         assert_eq!((deploy.uploaded_bytes, deploy.peak_memory_bytes), (4096, 2048));
     }
 

@@ -34,6 +34,7 @@ mod tests {
 
     fn report(stages: &[(&str, f64)], wall: f64) -> Report {
         Report {
+            journal_seconds: 0.0,
             version: "2026.1120.1".into(),
             stages: stages.iter().map(|&(stage, seconds)| Stage { stage: stage.into(), seconds }).collect(),
             measured: Measured { wall: Duration::from_secs_f64(wall), ..Measured::default() },

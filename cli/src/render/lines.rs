@@ -103,7 +103,7 @@ impl<W: Write> Lines<W> {
                 }
             }
             What::RunResumed { host, .. } => self.line(timeline, at, "run", &format!("resumed on {host}")),
-            What::RunFinished { outcome, seconds: took } => {
+            What::RunFinished { outcome, seconds: took, .. } => {
                 let text = match outcome {
                     Outcome::Done => "done",
                     Outcome::Unwound => "failed; everything it made is undone",

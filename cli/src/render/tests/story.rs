@@ -104,7 +104,7 @@ impl Story {
     }
 
     pub fn finish(&mut self, outcome: Outcome) {
-        self.tell(0.1, What::RunFinished { outcome, seconds: 20.0 });
+        self.tell(0.1, What::RunFinished { outcome, seconds: 20.0, journal_seconds: 0.1 });
     }
 
     pub fn lines(&self) -> String {
