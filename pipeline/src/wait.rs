@@ -114,3 +114,81 @@ impl Wait {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WAIT: Wait = Wait::new(Duration::from_secs(5), Duration::from_secs(60));
+
+    /// Looks that see these things, the last of them again and again. Answers how the wait ended and how many looks it took.
+    async fn waited(wait: Wait, seen: &[Result<bool, ErrorKind>]) -> (Result<usize, StepError>, usize) {
+        let mut looks = 0;
+        let waiter = Alone::default();
+        let ended = wait.until(&waiter, "the door to open", || {
+            looks += 1;
+            let look = match seen[looks.min(seen.len()) - 1] {
+                Ok(true) => Ok(Look::Ready(looks)),
+                Ok(false) => Ok(Look::NotYet(format!("closed at look {looks}"))),
+                Err(kind) => Err(StepError::new(kind, "there is no door")),
+            };
+            async { look }
+        });
+        // A wait without an end fails the test instead of lasting.
+        let ended = tokio::time::timeout(wait.deadline * 2, ended).await.expect("every wait ends");
+        (ended, looks)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_good_look_is_enough_where_no_more_are_wanted() {
+        let (ended, looks) = waited(WAIT, &[Ok(false), Ok(false), Ok(true)]).await;
+        assert_eq!((ended.unwrap(), looks), (3, 3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_bad_look_begins_the_count_anew() {
+        let seen = [Ok(true), Ok(true), Ok(false), Ok(true), Ok(true), Ok(true)];
+        let (ended, looks) = waited(WAIT.in_a_row(3), &seen).await;
+        assert_eq!((ended.unwrap(), looks), (6, 6));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_view_that_goes_back_and_forth_is_never_good_enough() {
+        let seen: Vec<_> = (0..100).map(|look| Ok(look % 2 == 0)).collect();
+        let (ended, _) = waited(WAIT.in_a_row(2), &seen).await;
+        assert_eq!(ended.unwrap_err().kind, ErrorKind::TimedOut);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_deadline_ends_it_and_says_what_was_seen_last() {
+        let begun = Instant::now();
+        let (ended, looks) = waited(WAIT, &[Ok(false)]).await;
+        let error = ended.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::TimedOut);
+        assert_eq!(error.message, format!("waited 60 s for the door to open; last seen: closed at look {looks}"));
+        let lasted = begun.elapsed();
+        assert!(lasted <= WAIT.deadline && lasted > WAIT.deadline - WAIT.every, "{lasted:?}");
+        // Twice as long between two looks each time, from 40 ms on, up to five seconds.
+        assert!(looks < 25, "{looks} looks");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_that_fails_ends_it_at_once() {
+        let (ended, looks) = waited(WAIT, &[Ok(false), Err(ErrorKind::Service), Ok(true)]).await;
+        assert_eq!((ended.unwrap_err().kind, looks), (ErrorKind::Service, 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_ends_it_does_not_wait_for_the_next_look() {
+        let waiter = Alone::default();
+        let begun = Instant::now();
+        let never = || async { Ok(Look::<()>::NotYet("closed".into())) };
+        let cancel = async {
+            tokio::time::sleep(Duration::from_secs(31)).await;
+            waiter.0.cancel();
+        };
+        let (ended, ()) = tokio::join!(WAIT.until(&waiter, "the door to open", never), cancel);
+        assert_eq!(ended.unwrap_err().kind, ErrorKind::Interrupted);
+        assert_eq!(begun.elapsed().as_secs(), 31);
+    }
+}

@@ -100,6 +100,64 @@ async fn a_lease_lasts_while_it_is_renewed_and_not_much_longer() {
     assert_eq!((&before.run, *why), (&run(1), Ended::NotRenewed));
 }
 
+/// Both have read that it has ended; the second learns only later what it has read, and the first holds it by then.
+#[tokio::test(start_paused = true)]
+async fn of_two_that_take_it_over_at_once_exactly_one_gets_it() {
+    let store = memory();
+    drop(take(&store, &claim(1, "ann@build")).await.unwrap());
+    tokio::time::sleep(LEASE).await;
+    let from = |reads_take| -> Arc<dyn Store> {
+        Arc::new(Distant { store: store.clone(), reads_take: Duration::from_secs(reads_take) })
+    };
+    let (near, far) = (from(1), from(3));
+    let (bobs, carols) = (claim(2, "bob@laptop"), claim(3, "carol@laptop"));
+    let (bob, carol) = tokio::join!(take(&near, &bobs), take(&far, &carols));
+    let bob = bob.unwrap();
+    assert_eq!(bob.taken_over.as_ref().unwrap().0.run, run(1));
+    match carol {
+        Err(LockError::Held(lease)) => assert_eq!(lease.run, run(2)),
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("two runs hold one environment"),
+    }
+    assert_eq!(lock::holder(store.as_ref(), KEY).await.unwrap().unwrap().run, run(2));
+    assert!(bob.fence().check().is_ok());
+}
+
+/// A store far away: what was read is a while under way.
+struct Distant {
+    store: Arc<dyn Store>,
+    reads_take: Duration,
+}
+
+#[async_trait]
+impl Store for Distant {
+    async fn create(&self, key: &str, bytes: Vec<u8>) -> Result<String, StoreError> {
+        self.store.create(key, bytes).await
+    }
+
+    async fn replace(&self, key: &str, bytes: Vec<u8>, tag: &str) -> Result<String, StoreError> {
+        self.store.replace(key, bytes, tag).await
+    }
+
+    async fn read(&self, key: &str) -> Result<Option<Object>, StoreError> {
+        let there = self.store.read(key).await;
+        tokio::time::sleep(self.reads_take).await;
+        there
+    }
+
+    async fn remove(&self, key: &str, tag: &str) -> Result<(), StoreError> {
+        self.store.remove(key, tag).await
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        self.store.list(prefix).await
+    }
+
+    async fn folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        self.store.folders(prefix).await
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_clock_that_is_wrong_takes_nobodys_lease() {
     let store = memory();

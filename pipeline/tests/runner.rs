@@ -390,6 +390,17 @@ async fn what_is_open_is_listed_until_it_has_ended() {
     assert_eq!(open().await, []);
 }
 
+/// Somebody still has to look after it.
+#[tokio::test(start_paused = true)]
+async fn a_run_that_is_stuck_stays_listed_as_open() {
+    for steps in [&[("a", "fail undo"), ("b", "fail")][..], &[("a", "succeed"), ("retire", "fail")]] {
+        let ran = execute(steps, CancellationToken::new()).await;
+        assert_eq!(ran.ending.outcome, Outcome::Stuck);
+        let open = journal::open_runs(ran.store.as_ref(), "hello/", "test").await.unwrap();
+        assert_eq!(open, [ran.run]);
+    }
+}
+
 #[tokio::test]
 async fn a_step_of_no_use_to_the_next_process_is_undone_and_done_anew_under_another_token() {
     let plan = plan(&[("a", "succeed"), ("b", "succeed"), ("c", "succeed")]);

@@ -6,6 +6,8 @@
 //! moto's own ways, and what they keep these tests from seeing, stand in `moto-differences.md`.
 
 mod broken;
+mod flip_and_retire;
+mod guard;
 mod ingress;
 mod life;
 mod moto;
@@ -13,6 +15,7 @@ mod moto_differences;
 mod publish;
 mod records_only;
 mod retention;
+mod settle;
 mod speed;
 mod support;
 mod sweep;

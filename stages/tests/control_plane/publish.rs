@@ -1,7 +1,8 @@
 //! Publish: a version has one owner, nothing is overwritten, what arrives is what was sent, and the pointer goes back.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{collections::BTreeSet, path::Path, time::Duration};
 
+use alcedo_local_region::faults::{Calls, Effect, Fault, When};
 use alcedo_pipeline::{
     error::ErrorKind,
     event::Outcome,
@@ -18,6 +19,7 @@ use alcedo_stages::{
     site::Site,
 };
 use futures::future::try_join_all;
+use jiff::SignedDuration;
 use rand::RngCore;
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -30,6 +32,7 @@ use crate::{
         corrupting_proxy, inventory, journey,
         moto::Moto,
         region::LocalRegion,
+        simulation::Simulation,
         staged::Staged,
     },
 };
@@ -155,24 +158,31 @@ async fn an_archive_that_is_damaged_on_its_way_is_refused() {
     inventory::assert_same(&inventory::of(&account).await, &before);
 }
 
-/// The digest that S3 compares is the build's own, not one of what was read for sending.
+/// The digest that S3 compares is the build's own, not one of what was read for sending. Of an archive that is sent in parts
+/// S3 has no such digest, so it is compared before the first part is sent.
 #[tokio::test]
 async fn an_archive_that_is_not_what_was_built_is_refused() {
     let region = LocalRegion::without_lags().await;
     let account = Account::open(region.endpoint.clone()).await;
     let site = account.site().await;
     let before = inventory::of(&account).await;
-    let archive = archive(1000);
-    let steps = Staged::new(&site).built(archive.path());
-    std::fs::write(archive.path(), "something else").unwrap();
+    for bytes in [1000, THREE_PARTS] {
+        let archive = archive(bytes);
+        let steps = Staged::new(&site).built(archive.path());
+        let mut content = std::fs::read(archive.path()).unwrap();
+        content[bytes / 2] ^= 1;
+        std::fs::write(archive.path(), content).unwrap();
 
-    let ending = journey::walk(&site, plan(&site).await, &steps).await;
+        let ending = journey::walk(&site, plan(&site).await, &steps).await;
 
-    assert_eq!(ending.outcome, Outcome::Unwound, "{:?}", ending.left);
-    let (step, error) = ending.failure.unwrap();
-    assert_eq!(step.as_str(), "publish/artifact");
-    assert!(error.causes.iter().any(|cause| cause.contains("BadDigest")), "{error:?}");
-    inventory::assert_same(&inventory::of(&account).await, &before);
+        assert_eq!(ending.outcome, Outcome::Unwound, "{:?}", ending.left);
+        let (step, error) = ending.failure.unwrap();
+        assert_eq!(step.as_str(), "publish/artifact");
+        let in_one = error.causes.iter().any(|cause| cause.contains("BadDigest"));
+        let in_parts = error.kind == ErrorKind::Changed && error.message.contains("is not what was built");
+        assert!(if bytes == 1000 { in_one } else { in_parts }, "{error:?}");
+        inventory::assert_same(&inventory::of(&account).await, &before);
+    }
 }
 
 #[tokio::test]
@@ -194,24 +204,34 @@ async fn what_is_published_is_never_overwritten() {
     }
 }
 
-/// The look before the upload saw nothing; another's object came while the parts were on their way.
-#[tokio::test]
+/// The look before the upload saw nothing; another's object came while ours was on its way.
+#[tokio::test(start_paused = true)]
 async fn an_object_that_comes_during_the_upload_is_not_overwritten() {
-    let region = LocalRegion::start().await;
-    let account = Account::open(region.endpoint.clone()).await;
+    let simulation = Simulation::start(0, LocalRegion::no_lags()).await;
+    let account = Account::within(simulation.clients.clone(), 0).await;
     let site = account.site().await;
-    let s3 = &account.clients.s3;
-    let upload = s3.create_multipart_upload().bucket(BUCKET).key("late").send().await.unwrap();
-    let id = upload.upload_id().unwrap();
-    let part = s3.upload_part().bucket(BUCKET).key("late").upload_id(id).part_number(1).body(b"ours".to_vec().into());
-    let tag = part.send().await.unwrap().e_tag().unwrap().to_owned();
-    site.store.create("late", b"theirs".to_vec()).await.unwrap();
-    let part = aws_sdk_s3::types::CompletedPart::builder().part_number(1).e_tag(tag).build();
-    let parts = aws_sdk_s3::types::CompletedMultipartUpload::builder().parts(part).build();
-    let complete = s3.complete_multipart_upload().bucket(BUCKET).key("late").upload_id(id).multipart_upload(parts);
-    let refused = complete.if_none_match("*").send().await.unwrap_err();
-    assert_eq!(refused.raw_response().unwrap().status().as_u16(), 412);
-    assert_eq!(site.store.read("late").await.unwrap().unwrap().bytes, b"theirs");
+    let faults = &simulation.region.region.faults;
+    for (bytes, last_call) in [(1000, "PutObject"), (THREE_PARTS, "CompleteMultipartUpload")] {
+        let plan = plan(&site).await;
+        let key = releases::artifact_key(&site.root, plan.version);
+        let on =
+            Calls { operation: Some(last_call.into()), about: Some(key.clone()), times: Some(1), ..Calls::default() };
+        let held = faults.add(Fault { on, when: When::Before, effect: Effect::Hold });
+        let archive = archive(bytes);
+        let steps = Staged::new(&site).built(archive.path());
+        let others = async {
+            faults.struck(held, 1).await;
+            site.store.create(&key, b"theirs".to_vec()).await.unwrap();
+            faults.remove(held);
+        };
+        let (ending, ()) = tokio::join!(journey::walk(&site, plan.clone(), &steps), others);
+
+        assert_eq!(ending.outcome, Outcome::Unwound, "{:?}", ending.left);
+        let (step, error) = ending.failure.unwrap();
+        assert_eq!(step.as_str(), "publish/artifact");
+        assert!(error.causes.iter().any(|cause| cause.contains("PreconditionFailed")), "{error:?}");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
 }
 
 #[tokio::test]
@@ -241,22 +261,26 @@ async fn the_pointer_goes_back_when_the_run_does() {
     inventory::assert_same(&without_pointer(inventory::of(&account).await), &without_pointer(one));
 }
 
-/// Another environment has published something newer while this run was building.
+/// Another environment has published something newer while this run was building, whatever becomes of this run.
 #[tokio::test]
 async fn the_pointer_never_goes_to_an_older_version() {
     let region = LocalRegion::start().await;
     let account = Account::open(region.endpoint.clone()).await;
     let site = account.site().await;
-    let plan = plan(&site).await;
-    let newer = plan.version.next();
+    let newer = Version::at(site.now() + SignedDuration::from_hours(1));
     account.publish(&site, newer).await;
     site.store.create(&releases::pointer_key(&site.root), format!("{newer}\n").into_bytes()).await.unwrap();
 
     let archive = archive(1000);
     let steps = Staged::new(&site).built(archive.path()).failing_at("publish/pointer");
-    let ending = journey::walk(&site, plan, &steps).await;
+    let ending = journey::walk(&site, plan(&site).await, &steps).await;
     assert_eq!(ending.outcome, Outcome::Unwound);
     assert_eq!(pointer(&site).await, Some(newer), "neither the step nor its undo touches it");
+
+    let (plan, ending) = published(&site, archive.path()).await;
+    assert_done(&plan, &ending);
+    assert!(plan.version < newer);
+    assert_eq!(pointer(&site).await, Some(newer), "what is older is published all the same, and is not the newest");
 }
 
 /// The index says which version has these inputs; another run's entry is not this run's to take away.

@@ -1,6 +1,6 @@
 //! What runs have left is found, told and removed; what anybody needs, and what is somebody else's, stays.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use alcedo_pipeline::{
     clock::SystemClock,
@@ -22,7 +22,12 @@ use serde_json::json;
 use crate::{
     broken::Bench,
     life::assert_done,
-    support::{account::Account, inventory, journey, region::LocalRegion, staged::Staged},
+    support::{
+        account::{Account, BUCKET},
+        inventory, journey,
+        region::LocalRegion,
+        staged::Staged,
+    },
 };
 
 fn a_run() -> RunId {
@@ -122,6 +127,60 @@ async fn launch(account: &Account, tags: &Tags) -> String {
     made.instances()[0].instance_id().unwrap().to_owned()
 }
 
+async fn import_key(account: &Account, name: &str, tags: &Tags) {
+    let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl ours";
+    let import = account.clients.ec2.import_key_pair().key_name(name).public_key_material(Blob::new(key));
+    import.tag_specifications(tags.specification(ResourceType::KeyPair)).send().await.unwrap();
+}
+
+/// Key pairs are listed without a filter, so each of these is seen.
+async fn foreign_keys(account: &Account, site: &Site) {
+    let ours = tags_of(site, &a_run(), "bake/key");
+    import_key(account, "somebodys", &Tags::default().with("Name", "somebody's")).await;
+    import_key(account, "of-another-app", &ours.clone().with(tags::APP, "another")).await;
+    import_key(account, "of-another-environment", &ours.with(tags::ENVIRONMENT, "staging")).await;
+    let by_no_run = Tags::default().with(tags::APP, &site.pipeline.app).with(tags::ENVIRONMENT, &site.environment);
+    import_key(account, "by-no-run", &by_no_run).await;
+}
+
+/// A run that begins takes the keys of those before it; another environment's run may be at work with its own.
+#[tokio::test]
+async fn the_next_run_takes_its_own_environments_keys_and_no_others() {
+    let bench = Bench::new().await;
+    let (account, site) = (&bench.account, &bench.site);
+    foreign_keys(account, site).await;
+    let foreign = bench.inventory().await;
+    import_key(account, "alcedo-ours", &tags_of(site, &a_run(), "bake/key")).await;
+    let told = sweep::leases(site).await.unwrap();
+    assert_eq!(told, ["deleted the ephemeral key alcedo-ours, which a run that died had left"]);
+    inventory::assert_same(&bench.inventory().await, &foreign);
+}
+
+/// A young one may be another environment's, at work.
+#[tokio::test(start_paused = true)]
+async fn an_unfinished_upload_is_ended_when_it_is_a_day_old() {
+    let bench = Bench::new().await;
+    let (account, site) = (&bench.account, &bench.site);
+    let s3 = &account.clients.s3;
+    for key in ["team/hello/2026.1103.100000/artifact.tar.zst", "team/another/2026.1103.100000/artifact.tar.zst"] {
+        s3.create_multipart_upload().bucket(BUCKET).key(key).send().await.unwrap();
+    }
+    let uploads = async || {
+        let left = bench.inventory().await;
+        left.into_iter().filter(|line| line.starts_with("unfinished")).collect::<Vec<_>>()
+    };
+    assert_eq!(uploads().await.len(), 2);
+    tokio::time::sleep(Duration::from_secs(23 * 60 * 60)).await;
+    let kinds = async || sweep::find(site).await.unwrap().iter().map(|one| one.kind).collect::<Vec<_>>();
+    assert!(!kinds().await.contains(&"unfinished upload"));
+    tokio::time::sleep(Duration::from_secs(2 * 60 * 60)).await;
+    let found = sweep::find(site).await.unwrap();
+    let old: Vec<_> = found.iter().filter(|one| one.kind == "unfinished upload").collect();
+    assert_eq!(old.len(), 1, "{found:#?}");
+    old[0].remove(site).await.unwrap();
+    assert_eq!(uploads().await, ["unfinished upload of team/another/2026.1103.100000/artifact.tar.zst"]);
+}
+
 #[tokio::test]
 async fn everything_that_nobody_needs_is_found_and_removed_and_nothing_else() {
     let bench = Bench::new().await;
@@ -131,18 +190,13 @@ async fn everything_that_nobody_needs_is_found_and_removed_and_nothing_else() {
     // Somebody else's, and another app's.
     launch(account, &Tags::default().with("Name", "somebody's")).await;
     launch(account, &tags_of(site, &a_run(), "launch/instances").with(tags::APP, "another")).await;
+    foreign_keys(account, site).await;
     let foreign = bench.inventory().await;
 
     // What runs of ours have left.
     let opened = opened(account, site).await;
     launch(account, &tags_of(site, &a_run(), "launch/instances")).await;
-    let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl ours";
-    let import = account.clients.ec2.import_key_pair().key_name("alcedo-ours").public_key_material(Blob::new(key));
-    import
-        .tag_specifications(tags_of(site, &a_run(), "bake/key").specification(ResourceType::KeyPair))
-        .send()
-        .await
-        .unwrap();
+    import_key(account, "alcedo-ours", &tags_of(site, &a_run(), "bake/key")).await;
     publish::reserve(site, "2026.1103.100000".parse().unwrap(), a_run().as_str()).await.unwrap();
     publish::reserve(site, "2026.1104.100000".parse().unwrap(), a_run().as_str()).await.unwrap();
     site.store.create(&format!("{}2026.1104.100000/artifact.tar.zst", site.root), b"half".to_vec()).await.unwrap();

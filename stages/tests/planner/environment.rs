@@ -227,6 +227,11 @@ impl Environment {
         self
     }
 
+    pub fn pinned(mut self, text: &str) -> Self {
+        self.facts.pins.push(version(text));
+        self
+    }
+
     pub fn preview_listener(mut self, routing: &Routing) -> Self {
         self.facts.balancer.preview_listener = Some(("arn:preview".into(), routing.clone()));
         self

@@ -238,15 +238,15 @@ fn a_vendors_base_is_compared_on_the_builder() {
 #[test]
 fn retention_keeps_what_is_in_use() {
     let little = json!({ "publish": { "keep": 1 }, "retire": { "keep_images": 1 }, "hold": { "attended": false } });
-    // Newest first: nobody's yet; the target; in service; held; of another environment; nobody's any more.
-    let all = ["2026.1104.100000", THIRD, SECOND, FIRST, "2026.1020.100000", "2026.1019.100000"];
+    // Newest first: nobody's yet; the target; in service; held; of another environment; nobody's any more; pinned.
+    let all = ["2026.1104.100000", THIRD, SECOND, FIRST, "2026.1020.100000", "2026.1019.100000", "2026.1018.100000"];
     let mut environment = Environment::new().with(little).held(FIRST, "2026-11-20T20:00:00Z").in_service(SECOND);
     environment =
         environment.replaces(FIRST).used_elsewhere("2026.1020.100000").versions(&all).published(THIRD, "other");
     for text in all {
         environment = environment.image(text, "fits");
     }
-    environment = environment.fingerprint("fits");
+    environment = environment.fingerprint("fits").pinned("2026.1018.100000");
     insta::assert_snapshot!("retention", planned(&environment, deploy(THIRD)));
     let plan = environment.plan(deploy(THIRD)).unwrap();
     let prune = &plan.step(&"retire/prune".into()).unwrap().action;
