@@ -67,7 +67,9 @@ pub fn soak(schedules: u64) -> Result<()> {
     setup::ensure(true)?;
     heading("Soak");
     let mut soak = cargo();
-    soak.args(["test", "--package", "alcedo-stages", "--test", "control_plane", "broken", "--", "--nocapture"])
+    // As `test` builds them; other features would compile the SDK again.
+    soak.args(["test", "--workspace", "--no-fail-fast", "--test", "control_plane", "--test", "e2e"])
+        .args(["--", "broken", "kills", "--nocapture"])
         .env("ALCEDO_SOAK", schedules.to_string())
         .env("ALCEDO_TEST_PYTHON", extras::python().join("bin/python"));
     process::run(&mut soak)?;

@@ -40,7 +40,7 @@ async fn stuck(bench: &Bench) -> (RunId, u64) {
     let plan = bench.plan().await;
     let ending = bench.walk(&plan, &bench.steps().failing_at("flip/prove")).await.unwrap();
     assert_eq!(ending.outcome, Outcome::Stuck);
-    assert_eq!(open(bench).await, [plan.run.clone()]);
+    assert_eq!(open(bench).await, std::slice::from_ref(&plan.run));
     (plan.run, fault)
 }
 
@@ -62,7 +62,7 @@ async fn nothing_begins_while_a_run_before_is_stuck() {
         other => panic!("{other:?}"),
     }
     assert!(matches!(&told[..], [Notice::Settling { direction: Direction::Back, .. }]), "{told:?}");
-    assert_eq!(open(&bench).await, [run.clone()], "somebody still has to look after it");
+    assert_eq!(open(&bench).await, std::slice::from_ref(&run), "somebody still has to look after it");
     let site = &bench.site;
     assert!(lock::look(site.store.as_ref(), &site.lock_key()).await.unwrap().is_none(), "nobody is at work");
 
