@@ -93,6 +93,15 @@ impl Server {
         text
     }
 
+    /// What sshd says is in the console a moment later.
+    async fn until_console_tells(&self, text: &str) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !self.console().await.contains(text) {
+            assert!(Instant::now() < deadline, "the console does not tell {text:?}: {}", self.console().await);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
     /// Waits for the console as a bake does.
     async fn pins(&self) -> PinnedHostKeys {
         let deadline = Instant::now() + Duration::from_secs(60);
@@ -166,7 +175,7 @@ async fn another_host_key_ends_it_before_anything_is_sent() {
 
     // The same check for the check: with the right pin, the same log does tell of the login.
     server.connect(&key).await.close().await.unwrap();
-    assert!(server.console().await.contains("Accepted publickey for admin"));
+    server.until_console_tells("Accepted publickey for admin").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
