@@ -154,6 +154,9 @@ pub struct Lags {
     /// server that boots is healthy soon after it answers. `None`: at its interval only, as AWS does. Failures of these
     /// extra checks do not count towards the unhealthy threshold.
     pub initial_check: Option<Duration>,
+    /// How far the metrics that CloudWatch shows are behind.
+    #[serde(default)]
+    pub metrics: Duration,
     /// Console output is empty until this long after boot began.
     pub console: Duration,
     /// How long CreateImage's `pending` lasts beyond the capture itself.
@@ -173,6 +176,7 @@ impl Lags {
             target_health: Duration::from_millis(50),
             registration: Duration::from_millis(100),
             initial_check: Some(Duration::from_millis(500)),
+            metrics: Duration::ZERO,
             console: Duration::from_millis(200),
             image: Duration::from_millis(200),
             throttle: true,
@@ -189,6 +193,7 @@ impl Lags {
             target_health: Duration::from_secs(1),
             registration: Duration::from_secs(5),
             initial_check: None,
+            metrics: Duration::from_secs(60),
             console: Duration::from_secs(60),
             image: Duration::from_secs(43),
             throttle: true,

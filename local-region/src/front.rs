@@ -16,7 +16,7 @@ use crate::{
     region::Region,
     servers,
     wire::{
-        ApiError, Params, Xml, ec2, elbv2,
+        ApiError, Params, Xml, cloudwatch, ec2, elbv2,
         sigv4::{Keys, Signed},
         sts,
     },
@@ -24,6 +24,9 @@ use crate::{
 
 /// Largest query-protocol request: far more than 16 KiB of user data and every other parameter take.
 const BODY_BYTES: usize = 1 << 20;
+
+/// CloudWatch's name in a credential scope.
+const METRICS: &str = "monitoring";
 
 /// What every request is answered from.
 pub struct Front {
@@ -73,6 +76,7 @@ pub async fn answer(State(front): State<Arc<Front>>, request: Request) -> Respon
             format!("{}\n", front.region.network.gateway).into_response()
         }
         _ if faults_api::is_meant(&parts) => faults_api::answer(&front.region, &front.keys, &parts, body).await,
+        Some(signed) if signed.service == METRICS => metrics(&front, signed, &parts, body).await,
         Some(signed) if let Some(service) = Service::named(&signed.service) => {
             query(&front, service, signed, &parts, body, &id).await
         }
@@ -158,6 +162,39 @@ async fn s3(front: &Front, parts: Parts, body: Body) -> Response {
     }
 }
 
+/// CloudWatch has a protocol of its own.
+async fn metrics(front: &Front, signed: &Signed, parts: &Parts, body: Body) -> Response {
+    let Ok(body) = to_bytes(body, BODY_BYTES).await else {
+        let error = ApiError::with_status(413, "RequestEntityTooLarge", "The request is larger than 1 MiB.");
+        return cloudwatch::encode(Err(error));
+    };
+    let operation = cloudwatch::operation(parts.uri.path()).unwrap_or("Unknown");
+    let asked = Asked { service: METRICS, operation, about: operation };
+    let effect = async {
+        let outcome = check_signature(front, signed, parts, &body)
+            .and_then(|()| cloudwatch::handle(operation, &body, &front.region));
+        cloudwatch::encode(outcome)
+    };
+    struck(&front.region, &asked, effect, |code, status| {
+        cloudwatch::encode(Err(ApiError::with_status(status, code, "A fault asked for this.")))
+    })
+    .await
+}
+
+fn check_signature(front: &Front, signed: &Signed, parts: &Parts, body: &Bytes) -> Result<(), ApiError> {
+    signed.verify(parts, body, &front.keys, front.region.time_of_signatures())?;
+    let own = &front.region.config.region;
+    // STS is one service for all regions.
+    if signed.region != *own && signed.service != Service::Sts.name() {
+        return Err(ApiError::with_status(
+            403,
+            "SignatureDoesNotMatch",
+            format!("Credential should be scoped to a valid region, not '{}'. This one is '{own}'.", signed.region),
+        ));
+    }
+    Ok(())
+}
+
 async fn query(front: &Front, service: Service, signed: &Signed, parts: &Parts, body: Body, id: &str) -> Response {
     let body: Bytes = match to_bytes(body, BODY_BYTES).await {
         Ok(body) => body,
@@ -186,16 +223,8 @@ async fn outcome(
     body: &Bytes,
     params: &Params,
 ) -> Result<Xml, ApiError> {
-    signed.verify(parts, body, &front.keys, front.region.time_of_signatures())?;
+    check_signature(front, signed, parts, body)?;
     let region = &front.region;
-    let own = &region.config.region;
-    if signed.region != *own && service != Service::Sts {
-        return Err(ApiError::with_status(
-            403,
-            "SignatureDoesNotMatch",
-            format!("Credential should be scoped to a valid region, not '{}'. This one is '{own}'.", signed.region),
-        ));
-    }
     let action = params.require("Action")?;
     let reads = ["Describe", "Get", "List"].iter().any(|verb| action.starts_with(verb));
     let unsaved = |why: String| {

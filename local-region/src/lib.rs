@@ -26,6 +26,7 @@ mod front;
 pub mod instances;
 pub mod metadata;
 mod metadata_source;
+pub mod metrics;
 pub mod region;
 pub mod s3;
 pub mod server;

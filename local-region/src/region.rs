@@ -6,6 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use jiff::SignedDuration;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::sync::{OwnedMutexGuard, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -17,6 +18,7 @@ use crate::{
     faults::Faults,
     firewall::Firewalls,
     instances::{Machines, Network},
+    metrics::Metrics,
     state::{World, ec2::Moment},
     throttle::Throttle,
 };
@@ -34,6 +36,8 @@ pub struct Region {
     pub(crate) stopping: CancellationToken,
     pub(crate) firewalls: Firewalls,
     pub(crate) throttle: Throttle,
+    /// What the load balancers have measured.
+    pub metrics: Arc<Metrics>,
     /// What goes wrong on demand, and the log of calls.
     pub faults: Faults,
     /// See [`Region::lag_new_records`].
@@ -74,6 +78,7 @@ impl Region {
             stopping: CancellationToken::new(),
             firewalls: Firewalls::default(),
             throttle: Throttle::default(),
+            metrics: Arc::default(),
             faults: Faults::default(),
             world: Mutex::new(world),
             changed: watch::Sender::new(0),
@@ -88,6 +93,11 @@ impl Region {
     #[must_use]
     pub fn simulated(self, dice: StdRng) -> Self {
         Self { dice: Mutex::new(dice), persistence: Persistence::Simulated, ..self }
+    }
+
+    /// How far what CloudWatch shows is behind.
+    pub fn metrics_lag(&self) -> SignedDuration {
+        SignedDuration::try_from(self.config.lags.metrics).unwrap_or(SignedDuration::MAX)
     }
 
     /// Looks at the records.

@@ -32,6 +32,7 @@ Its state is kept in $ALCEDO_REGION_DIR, else in $XDG_STATE_HOME/alcedo/region, 
 
 Examples:
   alcedo region start
+  alcedo region start --lag propagation=10s --lag balancer-nodes=4
   eval \"$(alcedo region env)\" && aws ec2 describe-instances
   alcedo region reset --yes")]
 pub struct Arguments {
@@ -70,6 +71,9 @@ struct Start {
     /// Choose its delays and limits; kept for later starts [default: quick]
     #[arg(long, value_enum)]
     profile: Option<Profile>,
+    /// Set one delay or limit, such as propagation=2s or balancer-nodes=4; kept until a --profile is named
+    #[arg(long, value_name = "NAME=VALUE", value_parser = lag)]
+    lag: Vec<(String, String)>,
     /// Listen on this port of 127.0.0.1; kept for later starts
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..), help = port_help())]
     port: Option<u16>,
@@ -79,6 +83,11 @@ struct Start {
     /// Go on without servers that the container engine has no more; they count as terminated
     #[arg(long)]
     forget_servers: bool,
+}
+
+fn lag(text: &str) -> std::result::Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 fn port_help() -> String {
@@ -99,8 +108,8 @@ pub fn run(arguments: Arguments, session: &Session) -> Result {
 }
 
 async fn start_region(wishes: Start, session: &Session) -> Result {
-    let Start { profile, port, name, forget_servers } = wishes;
-    let started = start(&Folder::find()?, &Wishes { name, port, profile, forget_servers }).await?;
+    let Start { profile, lag: lags, port, name, forget_servers } = wishes;
+    let started = start(&Folder::find()?, &Wishes { name, port, profile, lags, forget_servers }).await?;
     if session.output.is_json() {
         session.output.json(&json!({ "v": 1, "already": started.already, "region": public(&started.record) }));
         return Ok(ExitCode::DONE);

@@ -41,7 +41,7 @@ pub async fn serve(folder: &Folder, forget_servers: bool) -> Result {
     };
     let settings = Settings::read(folder)?
         .ok_or_else(|| Failure::usage("there is no region in this folder").hint("alcedo region start makes one"))?;
-    let name = settings.name;
+    let name = settings.name.clone();
     let config = Config {
         name: name.clone(),
         folder: folder.state(),
@@ -50,7 +50,7 @@ pub async fn serve(folder: &Folder, forget_servers: bool) -> Result {
         access_key: settings.access_key.clone(),
         secret_key: settings.secret_key.clone(),
         backing: Backing::Containers,
-        lags: settings.profile.lags(),
+        lags: settings.delays()?,
         capacity: Capacity::default(),
         forget_servers,
     };

@@ -1,11 +1,13 @@
 //! What a local region is started with, kept so that the next start is the same region.
 
-use std::{fs, io};
+use std::{collections::BTreeMap, fs, io};
 
 use alcedo_local_region::config::Lags;
+use alcedo_pipeline::units::Span;
 use clap::ValueEnum;
 use rand::{Rng, distr::Alphanumeric};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::folder::{Folder, write_private};
 use crate::failure::{Failure, Result};
@@ -49,6 +51,9 @@ pub struct Settings {
     pub name: String,
     pub port: u16,
     pub profile: Profile,
+    /// Single delays and limits that differ from the profile's, by name.
+    #[serde(default)]
+    pub lags: BTreeMap<String, String>,
     /// What the region answers as.
     pub region: String,
     pub access_key: String,
@@ -61,6 +66,8 @@ pub struct Wishes {
     pub name: Option<String>,
     pub port: Option<u16>,
     pub profile: Option<Profile>,
+    /// Single delays and limits, by name. A wish for a profile alone forgets those of earlier starts.
+    pub lags: Vec<(String, String)>,
     /// Of this start alone.
     pub forget_servers: bool,
 }
@@ -75,6 +82,7 @@ impl Settings {
             name: "local".to_owned(),
             port: PORT,
             profile: Profile::Quick,
+            lags: BTreeMap::new(),
             region: "us-east-1".to_owned(),
             // In the shape of AWS's, and recognisable as none of theirs.
             access_key: format!("LKIA{}", text(16).to_uppercase()),
@@ -98,6 +106,18 @@ impl Settings {
             return Err(broken(format!("{} has format {format}; this alcedo reads {FORMAT}", path.display())));
         }
         Ok(Some(settings))
+    }
+
+    /// The profile's delays and limits with the single ones laid over.
+    ///
+    /// # Errors
+    /// A name or a value is none.
+    pub fn delays(&self) -> Result<Lags> {
+        let mut all = serde_json::to_value(self.profile.lags()).expect("lags are plain data");
+        for (name, value) in &self.lags {
+            set(&mut all, name, value)?;
+        }
+        serde_json::from_value(all).map_err(|error| Failure::usage("the delays cannot be used").because(&error))
     }
 
     /// The settings of the next start: those of the last with the wishes laid over, kept before they are used.
@@ -126,11 +146,38 @@ impl Settings {
             settings.name.clone_from(name);
         }
         settings.port = wishes.port.unwrap_or(settings.port);
-        settings.profile = wishes.profile.unwrap_or(settings.profile);
+        if let Some(profile) = wishes.profile {
+            settings.profile = profile;
+            settings.lags.clear();
+        }
+        settings.lags.extend(wishes.lags.iter().cloned());
+        settings.delays()?;
         let text = serde_json::to_string_pretty(&settings).expect("settings are JSON");
         write_private(&folder.settings(), &format!("{text}\n"))?;
         Ok(settings)
     }
+}
+
+/// Lays one delay or limit over the others. Which kind of value it takes is seen by the one that is there.
+fn set(all: &mut Value, name: &str, text: &str) -> Result<()> {
+    let fields = all.as_object_mut().expect("lags are fields by name");
+    let names: Vec<String> = fields.keys().map(|key| key.replace('_', "-")).collect();
+    let wrong =
+        |kind: &str| Failure::usage(format!("`{text}` is no value of {name}")).hint(format!("{name} takes {kind}"));
+    let Some(field) = fields.get_mut(&name.replace('-', "_")) else {
+        return Err(Failure::usage(format!("there is no delay or limit `{name}`"))
+            .hint(format!("there are {}", names.join(", "))));
+    };
+    *field = match field {
+        Value::Bool(_) => text.parse::<bool>().map(Value::from).map_err(|_| wrong("true or false"))?,
+        Value::Number(_) => text.parse::<u8>().map(Value::from).map_err(|_| wrong("a number from 1 to 255"))?,
+        _ if text == "none" && name == "initial-check" => Value::Null,
+        _ => {
+            let span: Span = text.parse().map_err(|_| wrong("a length of time, such as 500ms or 2s"))?;
+            serde_json::to_value(span.duration()).expect("a duration is plain data")
+        }
+    };
+    Ok(())
 }
 
 fn is_name(name: &str) -> bool {
@@ -150,6 +197,28 @@ mod tests {
         let second = Settings::next(&folder, &Wishes { profile: Some(Profile::Aws), ..Wishes::default() }).unwrap();
         assert_eq!(second, Settings { profile: Profile::Aws, ..first });
         assert_eq!(Settings::read(&folder).unwrap(), Some(second));
+    }
+
+    #[test]
+    fn a_single_delay_is_laid_over_the_profile_and_kept() {
+        let scratch = tempfile::tempdir().unwrap();
+        let folder = Folder::at(scratch.path());
+        let wish = |lags: &[(&str, &str)]| Wishes {
+            lags: lags.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            ..Wishes::default()
+        };
+        let some = [("propagation", "2s"), ("balancer-nodes", "4"), ("throttle", "false"), ("initial-check", "none")];
+        Settings::next(&folder, &wish(&some)).unwrap();
+        let delays = Settings::next(&folder, &Wishes::default()).unwrap().delays().unwrap();
+        assert_eq!((delays.propagation.as_secs(), delays.balancer_nodes), (2, 4));
+        assert_eq!((delays.throttle, delays.initial_check), (false, None));
+        assert_eq!(delays.target_health, Lags::quick().target_health, "the others are the profile's");
+        for (name, value) in [("speed", "1s"), ("propagation", "2"), ("balancer-nodes", "none"), ("throttle", "no")] {
+            let failure = Settings::next(&folder, &wish(&[(name, value)])).unwrap_err();
+            assert_eq!((failure.code, failure.hints.len()), (crate::exit_code::ExitCode::USAGE, 1), "{name}={value}");
+        }
+        let anew = Settings::next(&folder, &Wishes { profile: Some(Profile::Aws), ..Wishes::default() }).unwrap();
+        assert!(anew.lags.is_empty(), "a profile is the whole set");
     }
 
     #[test]

@@ -71,6 +71,7 @@ fn refuse_other_wishes(record: &Record, wishes: &Wishes) -> Result<()> {
     let port = record.endpoint.rsplit(':').next().and_then(|port| port.parse().ok());
     let differs = wishes.name.as_ref().is_some_and(|name| *name != record.name)
         || wishes.profile.is_some_and(|profile| profile != record.profile)
+        || !wishes.lags.is_empty()
         || wishes.port.is_some_and(|wish| Some(wish) != port);
     if !differs {
         return Ok(());

@@ -158,7 +158,7 @@ impl Control {
             }
             if !due.is_empty() {
                 tracing::debug!(node = %node.address, "took up a change of the listeners or targets");
-                self.gates[place].open(node, &self.region.ports, &self.region.clock, self.random.random());
+                self.gates[place].open(node, &self.region, self.random.random());
             }
         }
         let wanted: BTreeSet<TargetKey> = self

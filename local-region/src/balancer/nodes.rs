@@ -23,13 +23,12 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    ports::Ports,
     router::Router,
     routes::Routes,
     upstreams::Upstreams,
     view::{ListenerView, View},
 };
-use crate::clock::Clock;
+use crate::{region::Region, state::elbv2::names};
 
 /// How long requests may go on after their listener was deleted or the region was stopped.
 const GRACE: Duration = Duration::from_secs(10);
@@ -90,13 +89,15 @@ struct Gate {
 
 impl Gates {
     /// Opens a gate for every listener that the node has taken up and that has a socket waiting.
-    pub fn open(&mut self, node: &Arc<Node>, ports: &Ports, clock: &Arc<dyn Clock>, seed: u64) {
+    pub fn open(&mut self, node: &Arc<Node>, region: &Region, seed: u64) {
         for arn in node.view().listeners.keys() {
-            if let Some(socket) = ports.take(arn, node.index) {
+            if let Some(socket) = region.ports.take(arn, node.index) {
                 let router = Router {
                     node: Arc::clone(node),
                     listener_arn: arn.clone(),
-                    clock: Arc::clone(clock),
+                    balancer: names::balancer_of_listener(arn).to_owned(),
+                    metrics: Arc::clone(&region.metrics),
+                    clock: Arc::clone(&region.clock),
                     random: Mutex::new(StdRng::seed_from_u64(seed.wrapping_add(self.open.len() as u64))),
                 };
                 self.open.insert(arn.clone(), Gate::open(socket, router));

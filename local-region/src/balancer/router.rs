@@ -3,6 +3,7 @@
 use std::{
     net::{IpAddr, Ipv4Addr},
     sync::{Arc, Mutex},
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -23,7 +24,8 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    state::elbv2::{ActionKind, Forward, condition::Request, listener::RedirectedRequest},
+    metrics::{Ending, Metrics},
+    state::elbv2::{ActionKind, Forward, condition::Request, listener::RedirectedRequest, names},
 };
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -34,6 +36,9 @@ const TRACE_ID: HeaderName = HeaderName::from_static("x-amzn-trace-id");
 pub struct Router {
     pub node: Arc<Node>,
     pub listener_arn: String,
+    /// `app/<name>/<id>`: its balancer, as metrics name it.
+    pub balancer: String,
+    pub metrics: Arc<Metrics>,
     pub clock: Arc<dyn Clock>,
     pub random: Mutex<StdRng>,
 }
@@ -44,6 +49,9 @@ pub struct Passage {
     listener: Option<Arc<ListenerView>>,
     group_arn: Option<String>,
     request: Option<InFlight>,
+    /// When a target was asked last, and what it answered after how long.
+    asked: Option<Instant>,
+    answered: Option<(u16, Duration)>,
     /// `Set-Cookie` values for the answer.
     cookies: Vec<String>,
 }
@@ -194,6 +202,7 @@ impl ProxyHttp for Router {
         request: &mut RequestHeader,
         passage: &mut Passage,
     ) -> pingora_core::Result<()> {
+        passage.asked = Some(Instant::now());
         let Some(listener) = &passage.listener else { return Ok(()) };
         let client = client(session);
         match listener.forwarded_for {
@@ -220,6 +229,8 @@ impl ProxyHttp for Router {
         passage: &mut Passage,
     ) -> pingora_core::Result<()> {
         if !response.status.is_informational() {
+            let took = passage.asked.map(|asked| asked.elapsed()).unwrap_or_default();
+            passage.answered = Some((response.status.as_u16(), took));
             for cookie in passage.cookies.drain(..) {
                 response.append_header(header::SET_COOKIE, cookie)?;
             }
@@ -240,8 +251,9 @@ impl ProxyHttp for Router {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, passage: &mut Passage) {
-        let Some(request) = passage.request.take() else { return };
         let answered = session.response_written().map(|response| response.status.as_u16());
+        self.measure(passage, answered, error);
+        let Some(request) = passage.request.take() else { return };
         if answered.or(error.and_then(status_of)).is_some_and(|status| status >= 500) {
             request.upstream.count_error();
         }
@@ -254,6 +266,22 @@ impl ProxyHttp for Router {
 }
 
 impl Router {
+    /// A request that its client broke off, before anything came back, counts as none.
+    fn measure(&self, passage: &Passage, written: Option<u16>, error: Option<&Error>) {
+        let ending = match (passage.answered, error.and_then(status_of).or(written)) {
+            (Some((status, took)), _) => Ending::Target { status, took },
+            (None, Some(status)) if passage.request.is_some() && status >= 500 => Ending::NoAnswer,
+            (None, Some(status)) => Ending::Balancer { status },
+            (None, None) => return,
+        };
+        let (now, group) = (self.clock.now(), passage.group_arn.as_deref().map(names::full_name));
+        self.metrics.count(now, &self.balancer, group, ending);
+        if ending == Ending::NoAnswer {
+            // The client was answered by the balancer, with 502 or 504.
+            self.metrics.count(now, &self.balancer, None, Ending::Balancer { status: 502 });
+        }
+    }
+
     /// In the form of `X-Amzn-Trace-Id`: the time in seconds, and 96 random bits.
     fn trace_id(&self) -> String {
         let mut random = self.random.lock().expect("no panic while the numbers are held");
@@ -354,6 +382,8 @@ mod tests {
         let router = Router {
             node: Arc::clone(&node),
             listener_arn: "listener".into(),
+            balancer: "app/web/1".into(),
+            metrics: Arc::default(),
             clock: Arc::new(SystemClock),
             random: Mutex::new(StdRng::seed_from_u64(7)),
         };

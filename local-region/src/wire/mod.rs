@@ -1,7 +1,9 @@
-//! Encoding only: what arrives as AWS's *query* protocol, what leaves as XML. Nothing here decides anything.
+//! Encoding only: what arrives as AWS's *query* protocol, what leaves as XML; CBOR for CloudWatch. Nothing here decides
+//! anything.
 //!
 //! EC2 flattens lists as `Name.1`, ELBv2 as `Name.member.1`; [`Params::list`] reads both.
 
+pub mod cloudwatch;
 pub mod ec2;
 pub mod elbv2;
 pub mod error;

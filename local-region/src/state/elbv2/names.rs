@@ -32,6 +32,13 @@ pub fn full_name(arn: &str) -> &str {
     arn.rsplit(':').next().unwrap_or(arn)
 }
 
+/// `app/<name>/<id>`: how CloudWatch names the load balancer of a listener's ARN, `…:listener/app/<name>/<id>/<listener>`.
+pub fn balancer_of_listener(listener_arn: &str) -> &str {
+    let name = full_name(listener_arn);
+    let name = name.strip_prefix("listener/").unwrap_or(name);
+    name.rsplit_once('/').map_or(name, |(balancer, _)| balancer)
+}
+
 /// Checks the name of a load balancer or target group; `what` is how the message names it.
 ///
 /// # Errors
@@ -67,6 +74,7 @@ mod tests {
             "arn:aws:elasticloadbalancing:eu-west-1:000000000000:listener-rule/app/web/50dc6c495c0c9188/\
              f2f7dc8efc522ab2/9683b2d02a6cabee"
         );
+        assert_eq!(balancer_of_listener(&listener), "app/web/50dc6c495c0c9188");
         assert_eq!(full_name(&target_group_arn("eu-west-1", "blue", "1234")), "targetgroup/blue/1234");
     }
 
