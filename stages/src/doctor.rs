@@ -152,7 +152,15 @@ async fn clock(site: &Site) -> Finding {
 async fn bucket(site: &Site) -> Finding {
     let bucket = site.bucket();
     match site.clients.s3.head_bucket().bucket(bucket).send().await {
-        Ok(_) => Finding::good("bucket", bucket),
+        Ok(_) if site.clients.store_clock.is_known() => Finding::good("bucket", bucket),
+        Ok(_) => Finding {
+            subject: "bucket",
+            verdict: Verdict::Warning,
+            detail: format!(
+                "{bucket}; its answers have no `Date`, so the age of a lock is judged by this machine's clock"
+            ),
+            fix: vec!["keep it in S3, or behind a store or proxy that sends `Date` with every answer".to_owned()],
+        },
         Err(error) => {
             let missing = error.as_service_error().is_some_and(|error| error.is_not_found());
             let error = CloudError::of(format!("look at the bucket {bucket}"), error);

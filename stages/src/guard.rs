@@ -56,12 +56,13 @@ pub fn only_reads(operation: &str) -> bool {
 #[derive(Clone)]
 pub struct StoreClock {
     clock: Arc<dyn Clock>,
-    ahead: Arc<Mutex<SignedDuration>>,
+    /// `None` until it has told.
+    ahead: Arc<Mutex<Option<SignedDuration>>>,
 }
 
 impl std::fmt::Debug for StoreClock {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("StoreClock").field(&*self.ahead.lock().unwrap_or_else(PoisonError::into_inner)).finish()
+        f.debug_tuple("StoreClock").field(&self.ahead()).finish()
     }
 }
 
@@ -72,12 +73,20 @@ impl StoreClock {
 
     /// Now, by the store's clock. Until it has told, this machine's is believed.
     pub fn now(&self) -> Timestamp {
-        let ahead = *self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
-        self.clock.now().saturating_add(ahead).unwrap_or(Timestamp::MAX)
+        self.clock.now().saturating_add(self.ahead().unwrap_or_default()).unwrap_or(Timestamp::MAX)
+    }
+
+    /// Whether the store has told the time. Without it, how long a lock has stood is judged by this machine's clock.
+    pub fn is_known(&self) -> bool {
+        self.ahead().is_some()
+    }
+
+    fn ahead(&self) -> Option<SignedDuration> {
+        *self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn told(&self, theirs: Timestamp) {
-        *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) = theirs.duration_since(self.clock.now());
+        *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) = Some(theirs.duration_since(self.clock.now()));
     }
 }
 

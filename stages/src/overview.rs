@@ -72,24 +72,26 @@ pub enum Role {
     Idle,
 }
 
-/// Looks at the environment: what is in service, and how well.
+impl Role {
+    fn of(fleet: &Fleet) -> Self {
+        match (fleet.is_in_service(), fleet.is_held()) {
+            (true, _) => Self::InService,
+            (_, true) => Self::Held,
+            _ => Self::Idle,
+        }
+    }
+}
+
+/// Looks at the environment: what is in service, and how well. Five calls, and one a fleet.
 pub async fn status(site: &Site) -> Result<Status, OverviewError> {
-    let balancer = facts::balancer(site).await?;
-    let (fleets, lock) =
-        futures::try_join!(async { Ok::<_, OverviewError>(facts::fleets(site, Some(&balancer)).await?) }, async {
-            Ok(lock::holder(site.store.as_ref(), &site.lock_key()).await?)
-        },)?;
-    let with_health = fleets.into_iter().map(|fleet| async {
-        let health = launch::target_health(&site.clients, &fleet.target_group).await?;
-        let healthy = launch::count_healthy(&health);
-        let role = match (fleet.is_in_service(), fleet.is_held()) {
-            (true, _) => Role::InService,
-            (_, true) => Role::Held,
-            _ => Role::Idle,
-        };
-        Ok::<_, OverviewError>(FleetStatus { role, healthy, registered: health.len(), fleet })
-    });
-    let fleets = futures::future::try_join_all(with_health).await?;
+    let looked = async {
+        let balancer = facts::balancer(site).await?;
+        let fleets = facts::reachable(site, &balancer).await?;
+        let fleets = fleets.into_iter().map(|fleet| with_health(site, fleet));
+        Ok::<_, OverviewError>((futures::future::try_join_all(fleets).await?, balancer))
+    };
+    let ((fleets, balancer), lock) =
+        futures::try_join!(looked, async { Ok(lock::holder(site.store.as_ref(), &site.lock_key()).await?) })?;
     Ok(Status {
         app: site.pipeline.app.clone(),
         environment: site.environment.clone(),
@@ -98,6 +100,15 @@ pub async fn status(site: &Site) -> Result<Status, OverviewError> {
         fleets,
         lock,
     })
+}
+
+async fn with_health(site: &Site, mut fleet: Fleet) -> Result<FleetStatus, OverviewError> {
+    let health = launch::target_health(&site.clients, &fleet.target_group).await?;
+    let targets = health.iter().filter_map(|target| target.target()?.id().map(str::to_owned));
+    fleet.instances = targets.collect();
+    fleet.instances.sort();
+    let healthy = launch::count_healthy(&health);
+    Ok(FleetStatus { role: Role::of(&fleet), healthy, registered: health.len(), fleet })
 }
 
 /// One version, as far as anything is left of it.
@@ -129,15 +140,7 @@ pub async fn releases(site: &Site, at_most: usize) -> Result<Vec<Release>, Overv
     let newest = all.into_iter().rev().take(at_most).map(|version| {
         let (images, fleets, pins) = (&images, &fleets, &pins);
         async move {
-            let role = fleets.iter().filter(|fleet| fleet.version == version).map(|fleet| {
-                if fleet.is_in_service() {
-                    Role::InService
-                } else if fleet.is_held() {
-                    Role::Held
-                } else {
-                    Role::Idle
-                }
-            });
+            let role = fleets.iter().filter(|fleet| fleet.version == version).map(Role::of);
             Ok::<_, OverviewError>(Release {
                 version,
                 manifest: site.manifest(version).await?,

@@ -1,6 +1,6 @@
 //! Fleets, read from target groups, tags and instances: the cloud is the state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use alcedo_pipeline::version::Version;
 use aws_sdk_ec2::types::Filter;
@@ -16,6 +16,9 @@ use crate::{
 
 /// DescribeTags takes at most this many resources (ELBv2 API reference).
 const TAGS_AT_ONCE: usize = 20;
+
+/// The version and the run that servers are of.
+type Owner = (String, Option<String>);
 
 /// Every fleet of the site's app and environment, oldest version first.
 pub async fn fleets(site: &Site, balancer: Option<&Balancer>) -> Result<Vec<Fleet>, CloudError> {
@@ -40,12 +43,31 @@ pub(super) async fn fleets_and_others(
     Ok((of_environment(site, tags, Some(balancer)).await?, others))
 }
 
+/// The fleets that the listener or a rule of it names, without their servers, which the balancer knows as well: two calls
+/// less, for whoever only wants to see. A target group that nothing refers to yet is not among them.
+pub async fn reachable(site: &Site, balancer: &Balancer) -> Result<Vec<Fleet>, CloudError> {
+    let preview = balancer.preview_listener.iter().flat_map(|(_, routing)| routing.named());
+    let rules = balancer.rules.iter().flat_map(|rule| rule.target_groups.iter().map(String::as_str));
+    let named: BTreeSet<&str> = balancer.routing.named().into_iter().chain(preview).chain(rules).collect();
+    let prefix = prefix(site);
+    let ours = named.into_iter().filter(|arn| group_name(arn).starts_with(&prefix)).map(str::to_owned).collect();
+    Ok(assemble(site, tags_of(site, ours).await?, Some(balancer), &BTreeMap::new()))
+}
+
 async fn of_environment(
     site: &Site,
     tags: BTreeMap<String, Tags>,
     balancer: Option<&Balancer>,
 ) -> Result<Vec<Fleet>, CloudError> {
-    let instances = instances(site).await?;
+    Ok(assemble(site, tags, balancer, &instances(site).await?))
+}
+
+fn assemble(
+    site: &Site,
+    tags: BTreeMap<String, Tags>,
+    balancer: Option<&Balancer>,
+    instances: &BTreeMap<Owner, Vec<String>>,
+) -> Vec<Fleet> {
     let rules = balancer.map(|balancer| balancer.rules.as_slice()).unwrap_or_default();
     let weights = match balancer.map(|balancer| &balancer.routing) {
         Some(Routing::Forward { groups, .. }) => groups.clone(),
@@ -78,12 +100,12 @@ async fn of_environment(
         })
         .collect();
     fleets.sort_by(|a, b| a.version.cmp(&b.version).then_with(|| a.run.cmp(&b.run)));
-    Ok(fleets)
+    fleets
 }
 
 /// The target groups that carry this app's tag, whatever their environment, with their tags.
 async fn group_tags(site: &Site) -> Result<BTreeMap<String, Tags>, CloudError> {
-    let prefix = format!("{}-", site.pipeline.app);
+    let prefix = prefix(site);
     let mut pages = site.clients.elb.describe_target_groups().into_paginator().send();
     let mut arns = Vec::new();
     while let Some(page) = pages.next().await {
@@ -91,6 +113,11 @@ async fn group_tags(site: &Site) -> Result<BTreeMap<String, Tags>, CloudError> {
         let ours = page.target_groups().iter().filter(|group| named_like(group, &prefix));
         arns.extend(ours.filter_map(|group| group.target_group_arn().map(str::to_owned)));
     }
+    tags_of(site, arns).await
+}
+
+/// The tags of those target groups that carry this app's.
+async fn tags_of(site: &Site, arns: Vec<String>) -> Result<BTreeMap<String, Tags>, CloudError> {
     let mut found = BTreeMap::new();
     for chunk in arns.chunks(TAGS_AT_ONCE) {
         let call = site.clients.elb.describe_tags().set_resource_arns(Some(chunk.to_vec()));
@@ -106,12 +133,17 @@ async fn group_tags(site: &Site) -> Result<BTreeMap<String, Tags>, CloudError> {
     Ok(found)
 }
 
+/// What the names of the app's target groups begin with.
+fn prefix(site: &Site) -> String {
+    format!("{}-", site.pipeline.app)
+}
+
 fn named_like(group: &TargetGroup, prefix: &str) -> bool {
     group.target_group_name().is_some_and(|name| name.starts_with(prefix))
 }
 
 /// The app's servers that are not ending, by version and run.
-async fn instances(site: &Site) -> Result<BTreeMap<(String, Option<String>), Vec<String>>, CloudError> {
+async fn instances(site: &Site) -> Result<BTreeMap<Owner, Vec<String>>, CloudError> {
     let filter = |name: &str, value: &str| Filter::builder().name(name).values(value).build();
     let call = site
         .clients
@@ -122,7 +154,7 @@ async fn instances(site: &Site) -> Result<BTreeMap<(String, Option<String>), Vec
         .filters(filter(&format!("tag:{}", tags::STEP), crate::launch::INSTANCES))
         .filters(Filter::builder().name("instance-state-name").values("pending").values("running").build());
     let mut pages = call.into_paginator().send();
-    let mut found: BTreeMap<(String, Option<String>), Vec<String>> = BTreeMap::new();
+    let mut found: BTreeMap<Owner, Vec<String>> = BTreeMap::new();
     while let Some(page) = pages.next().await {
         let page = page.map_err(|error| CloudError::of("list the app's servers", error))?;
         for instance in page.reservations().iter().flat_map(aws_sdk_ec2::types::Reservation::instances) {

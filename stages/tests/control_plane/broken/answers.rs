@@ -18,14 +18,54 @@ fn common(service: &str) -> &'static [&'static str] {
 /// What single operations may be answered with besides.
 fn special(operation: &str) -> &'static [&'static str] {
     match operation {
-        "RunInstances" => &["InsufficientInstanceCapacity", "VcpuLimitExceeded", "InvalidAMIID.NotFound"],
-        "AuthorizeSecurityGroupIngress" => &["RulesPerSecurityGroupLimitExceeded", "InvalidGroup.NotFound"],
-        "CreateImage" => &["InvalidInstanceID.NotFound"],
-        "CreateTargetGroup" => &["TooManyTargetGroups"],
-        "CreateRule" => &["TooManyRules", "PriorityInUse"],
-        "RegisterTargets" => &["InvalidTarget", "TooManyTargets"],
-        "ModifyListener" => &["TargetGroupNotFound", "TooManyTargetGroups"],
-        "PutObject" => &["ConditionalRequestConflict"],
+        "RunInstances" => &[
+            "InsufficientInstanceCapacity",
+            "VcpuLimitExceeded",
+            "InstanceLimitExceeded",
+            "InsufficientFreeAddressesInSubnet",
+            "InvalidAMIID.NotFound",
+            "InvalidGroup.NotFound",
+            "InvalidSubnetID.NotFound",
+            "InvalidParameterValue",
+            "PendingVerification",
+            "Unsupported",
+        ],
+        "AuthorizeSecurityGroupIngress" => {
+            &["RulesPerSecurityGroupLimitExceeded", "InvalidGroup.NotFound", "TagLimitExceeded"]
+        }
+        "RevokeSecurityGroupIngress" => &["InvalidGroup.NotFound"],
+        "CreateImage" => &["InvalidInstanceID.NotFound", "IncorrectInstanceState"],
+        "CreateTags" => &["TagLimitExceeded"],
+        "ImportKeyPair" => &["InvalidKey.Format", "ResourceLimitExceeded"],
+        "TerminateInstances" => &["OperationNotPermitted"],
+        "DeregisterImage" => &["InvalidAMIID.Unavailable", "OperationNotPermitted"],
+        "DeleteSnapshot" => &["InvalidSnapshot.InUse"],
+        "CreateTargetGroup" => &["TooManyTargetGroups", "InvalidConfigurationRequest", "TooManyTags"],
+        "DeleteTargetGroup" => &["ResourceInUse"],
+        "CreateRule" => &[
+            "TooManyRules",
+            "PriorityInUse",
+            "TooManyTags",
+            "TargetGroupNotFound",
+            "TargetGroupAssociationLimit",
+            "TooManyUniqueTargetGroupsPerLoadBalancer",
+            "ListenerNotFound",
+        ],
+        "ModifyRule" => &["TargetGroupAssociationLimit", "OperationNotPermitted"],
+        "DeleteRule" => &["OperationNotPermitted"],
+        "RegisterTargets" => &["InvalidTarget", "TooManyTargets", "TooManyRegistrationsForTargetId"],
+        "DeregisterTargets" => &["InvalidTarget"],
+        "ModifyListener" => &[
+            "TargetGroupNotFound",
+            "TooManyTargetGroups",
+            "TargetGroupAssociationLimit",
+            "InvalidConfigurationRequest",
+            "TooManyUniqueTargetGroupsPerLoadBalancer",
+        ],
+        "AddTags" => &["TooManyTags"],
+        "PutObject" => &["ConditionalRequestConflict", "RequestTimeout", "ServiceUnavailable"],
+        "CompleteMultipartUpload" => &["ConditionalRequestConflict", "InternalError"],
+        "UploadPart" => &["RequestTimeout", "BadDigest"],
         _ => &[],
     }
 }
