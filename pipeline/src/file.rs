@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{suite::Check, units::Span};
+use crate::{plan::Stage, suite::Check, units::Span};
 
 /// One environment's settings: the file with the environment's overrides laid over it and defaults filled in.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -27,6 +27,11 @@ pub struct Pipeline {
     #[serde(default)]
     pub smoke_tests: Vec<Check>,
     pub flip: Flip,
+    /// Before which stages a deploy waits for somebody's word. Default: none.
+    #[serde(default)]
+    pub approvals: Vec<Approval>,
+    #[serde(default)]
+    pub watch: Watch,
     #[serde(default)]
     pub hold: Hold,
     #[serde(default)]
@@ -272,12 +277,136 @@ pub struct Flip {
     /// How an answer tells which version gave it. Default: nothing is asked, and only the listener is read back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<VersionProbe>,
+    /// Traffic moves to green by these shares. At most one of `canary` and `linear`. Default: all of it at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<Canary>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub linear: Option<Linear>,
+    /// While two versions share the traffic, the balancer's cookie keeps a visitor at the one that answered first, for this
+    /// long. AWS allows 1 s to 7 days. Default: each request may go to either.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sticky: Option<Span>,
     /// How long every answer, at every balancer node, must be green's before the flip counts as proven. Default `2s`.
     #[serde(default = "two_seconds")]
     pub quiet: Span,
     /// From the change to the proof that only green answers. Default `2m`.
     #[serde(default = "two_minutes")]
     pub timeout: Span,
+}
+
+/// `canary: { shares: [5, 25], pause: 5m }`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Canary {
+    /// Green's shares of the traffic, in percent and rising; all of it comes after the last.
+    #[schemars(length(min = 1, max = 20), inner(range(min = 1, max = 99)))]
+    pub shares: Vec<u8>,
+    /// How long each share is watched. Default `5m`.
+    #[serde(default = "five_minutes")]
+    pub pause: Span,
+}
+
+/// `linear: { share: 20, pause: 2m }`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Linear {
+    /// How much more of the traffic green gets at each step, in percent.
+    #[schemars(range(min = 5, max = 50))]
+    pub share: u8,
+    /// How long each share is watched. Default `5m`.
+    #[serde(default = "five_minutes")]
+    pub pause: Span,
+}
+
+impl Flip {
+    /// Green's shares of the traffic before it gets all, in percent; none: all at once.
+    pub fn shares(&self) -> Vec<u8> {
+        match (&self.canary, &self.linear) {
+            (Some(canary), _) => canary.shares.clone(),
+            (None, Some(linear)) => (1..).map(|step| step * linear.share).take_while(|share| *share < 100).collect(),
+            (None, None) => Vec::new(),
+        }
+    }
+
+    /// How long each of them is watched.
+    pub fn pause(&self) -> Span {
+        let canary = self.canary.as_ref().map(|canary| canary.pause);
+        canary.or_else(|| self.linear.as_ref().map(|linear| linear.pause)).unwrap_or(Span::ZERO)
+    }
+}
+
+/// `{ before: flip, within: 1h }`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Approval {
+    /// The stage that waits.
+    pub before: GatedStage,
+    /// Longest wait; then the deploy fails and is undone. Default `1h`.
+    #[serde(default = "one_hour")]
+    pub within: Span,
+}
+
+/// A stage that can wait for somebody. Nothing comes before `build`, and `hold` begins by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum GatedStage {
+    Publish,
+    Bake,
+    Launch,
+    Smoke,
+    Flip,
+    Retire,
+}
+
+impl GatedStage {
+    pub const fn stage(self) -> Stage {
+        match self {
+            Self::Publish => Stage::Publish,
+            Self::Bake => Stage::Bake,
+            Self::Launch => Stage::Launch,
+            Self::Smoke => Stage::Smoke,
+            Self::Flip => Stage::Flip,
+            Self::Retire => Stage::Retire,
+        }
+    }
+}
+
+/// What green is judged by while it shares the traffic, and in the hold.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Watch {
+    /// Time between two rounds of probes. Default `1s`.
+    pub every: Span,
+    /// How many bad rounds in a row are a breach. Default 2.
+    #[schemars(range(min = 1, max = 100))]
+    pub bad_rounds: u32,
+    /// Whether the requests that failed are compared, by CloudWatch's metrics of the balancer. Default true.
+    pub metrics: bool,
+    /// The fewest requests that green must have had before a share is judged by them. Default 300.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub requests: u32,
+    /// How much longer than its pause a share waits for so many requests. Default `15m`.
+    pub patience: Span,
+    /// How often, in percent, a deploy whose versions fail alike may be taken for a breach. Default 1.
+    #[schemars(range(min = 1, max = 20))]
+    pub false_alarms: u8,
+    /// The most that green's 99th percentile of response time may be, in percent of blue's; 0: it is not judged. Default 0.
+    #[schemars(range(max = 10_000))]
+    pub latency: u32,
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Self {
+            every: Span::seconds(1),
+            bad_rounds: 2,
+            metrics: true,
+            requests: 300,
+            patience: Span::minutes(15),
+            false_alarms: 1,
+            latency: 0,
+        }
+    }
 }
 
 /// The listener that traffic comes in by; with `rule`, one rule of it.
@@ -366,6 +495,9 @@ impl Default for Retire {
     }
 }
 
+fn one_hour() -> Span {
+    Span::minutes(60)
+}
 fn dot() -> PathBuf {
     ".".into()
 }

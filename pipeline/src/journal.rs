@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use crate::{
     event::Event,
     ids::RunId,
-    plan::Plan,
+    plan::{Plan, Stage},
     store::{Store, StoreError},
 };
 
@@ -204,6 +204,11 @@ fn folder(root: &str, run: &RunId) -> String {
 /// Where what belongs to a run beside its journal is kept: what was found out about servers that failed.
 pub fn evidence_folder(root: &str, run: &RunId) -> String {
     format!("{}evidence/", folder(root, run))
+}
+
+/// Where somebody's word on the gate before a stage is kept.
+pub fn decision_key(root: &str, run: &RunId, stage: Stage) -> String {
+    format!("{}approvals/{stage}.json", folder(root, run))
 }
 
 fn key(folder: &str, seq: u64) -> String {

@@ -99,6 +99,8 @@ pub struct PlannedStep {
 pub enum Purpose {
     Deploy,
     Rollback,
+    /// The end of a hold.
+    Retire,
 }
 
 impl Purpose {
@@ -106,6 +108,23 @@ impl Purpose {
         match self {
             Self::Deploy => "deploy",
             Self::Rollback => "rollback",
+            Self::Retire => "end of hold",
+        }
+    }
+
+    /// What is done, in the imperative.
+    pub fn order(self, app: &str, version: Version, environment: &str) -> String {
+        match self {
+            Self::Deploy | Self::Rollback => format!("{} {app} {version} to {environment}", self.name()),
+            Self::Retire => format!("end the hold of {app} in {environment}"),
+        }
+    }
+
+    /// What was done, or was to be, as a noun.
+    pub fn run(self, app: &str, version: Version, environment: &str) -> String {
+        match self {
+            Self::Deploy | Self::Rollback => format!("{} of {app} {version} to {environment}", self.name()),
+            Self::Retire => format!("end of the hold of {app} in {environment}"),
         }
     }
 }
@@ -123,6 +142,9 @@ pub struct Plan {
     pub version: Version,
     /// The commit it was or will be built from, where known.
     pub commit: Option<String>,
+    /// A failure after traffic has begun to move leaves it where it is, until somebody resumes the run or rolls it back.
+    #[serde(default)]
+    pub freeze: bool,
     /// The version in service when the plan was made.
     pub replaces: Option<Version>,
     pub made_at: Timestamp,
@@ -146,7 +168,7 @@ impl Plan {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {} to {}", self.purpose.name(), self.app, self.version, self.environment)?;
+        f.write_str(&self.purpose.order(&self.app, self.version, &self.environment))?;
         match self.replaces {
             Some(replaced) => writeln!(f, " (in service: {replaced})")?,
             None => writeln!(f, " (nothing in service)")?,

@@ -46,6 +46,8 @@ pub enum Refusal {
     PointOfNoReturn,
     #[error("the run is done: going back is a run of its own")]
     Done,
+    #[error("the run has stopped with the traffic where it was, as it was told to, and waits for a decision")]
+    Frozen,
 }
 
 /// Decides.
@@ -69,6 +71,9 @@ pub fn next(plan: &Plan, progress: &Progress, wish: Wish) -> Result<Next, Refusa
     if plan.steps.iter().any(|step| progress.status(&step.id).is_unwinding()) {
         return Ok(Next::Go(Direction::Back));
     }
+    if wish == Wish::Settle && is_frozen(plan, progress) {
+        return Err(Refusal::Frozen);
+    }
     Ok(match wish {
         Wish::GoOn => Next::Go(Direction::Forward),
         Wish::Settle if has_proven_its_flip(plan, progress) => Next::WriteOff,
@@ -80,6 +85,13 @@ pub fn next(plan: &Plan, progress: &Progress, wish: Wish) -> Result<Next, Refusa
 pub fn has_passed_the_point_of_no_return(plan: &Plan, progress: &Progress) -> bool {
     let first = plan.steps.iter().position(|step| step.point_of_no_return);
     first.is_some_and(|first| plan.steps[first..].iter().any(|step| progress.status(&step.id).needs_undo()))
+}
+
+/// Whether a run that was told to leave the traffic where it is has moved it, at least in part, and not proven it.
+fn is_frozen(plan: &Plan, progress: &Progress) -> bool {
+    plan.freeze
+        && plan.steps.iter().any(|step| step.barrier && progress.status(&step.id).needs_undo())
+        && !has_proven_its_flip(plan, progress)
 }
 
 /// Whether the change of the listener was made and everything that checks it has passed.
@@ -124,6 +136,7 @@ mod tests {
             purpose: Purpose::Deploy,
             version: Version::at(now),
             commit: None,
+            freeze: false,
             replaces: None,
             made_at: now,
             notes: Vec::new(),

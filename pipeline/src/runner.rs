@@ -151,9 +151,19 @@ impl<'a> Runner<'a> {
             Some((step, error)) if self.has_passed_the_point_of_no_return() => {
                 (Outcome::Stuck, step.map(|step| (step, error)), Vec::new())
             }
-            Some((step, error)) => {
+            Some((step, error)) if direction == Direction::Forward && self.is_to_stand() => {
                 self.examine(step.as_ref(), &error).await?;
-                let left = self.back().await?;
+                (Outcome::Stuck, step.map(|step| (step, error)), Vec::new())
+            }
+            Some((step, error)) => {
+                // Traffic first: what failed is looked at when nobody is sent there any more.
+                let barrier = self.plan.steps.iter().position(|step| step.barrier).unwrap_or(self.plan.steps.len());
+                let (made, moved) = self.plan.steps.split_at(barrier);
+                let mut left = self.back(moved).await?;
+                self.examine(step.as_ref(), &error).await?;
+                if !left.iter().any(|(id, ..)| self.plan.step(id).is_some_and(|step| step.barrier)) {
+                    left.extend(self.back(made).await?);
+                }
                 let outcome = match (left.is_empty(), error.kind) {
                     (false, _) => Outcome::Stuck,
                     (true, ErrorKind::Interrupted) => Outcome::Interrupted,
@@ -300,11 +310,18 @@ impl<'a> Runner<'a> {
         }
     }
 
-    /// Undoes, in reverse, everything that was begun. Answers what could not be undone. An undo that fails does not keep the
+    /// Whether a failure leaves the traffic where it is, as the plan says: once the change that moves it was begun.
+    fn is_to_stand(&self) -> bool {
+        self.plan.freeze
+            && self.plan.steps.iter().any(|step| step.barrier && self.status(&step.id).needs_undo())
+            && !self.plan.steps.iter().any(|step| self.status(&step.id).is_unwinding())
+    }
+
+    /// Undoes, in reverse, those of these steps that were begun. Answers what could not be undone. An undo that fails does not keep the
     /// others from being tried, unless it is a barrier's: traffic that could not be moved back still needs its servers.
-    async fn back(&self) -> Result<Vec<(StepId, ErrorRecord, Vec<Resource>)>, Halt> {
+    async fn back(&self, steps: &[PlannedStep]) -> Result<Vec<(StepId, ErrorRecord, Vec<Resource>)>, Halt> {
         let mut left = Vec::new();
-        for planned in self.plan.steps.iter().rev() {
+        for planned in steps.iter().rev() {
             // A step that only looks, waits or removes has planned no undo: there is nothing to journal either.
             let Some(undo) = &planned.undo else { continue };
             if !self.status(&planned.id).needs_undo() {

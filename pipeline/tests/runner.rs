@@ -104,6 +104,7 @@ fn plan(steps: &[(&str, &str)]) -> Plan {
         purpose: Purpose::Deploy,
         version: Version::at(now),
         commit: None,
+        freeze: false,
         replaces: None,
         made_at: now,
         notes: Vec::new(),

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    bake, build, examine, flip, hold, ingress, launch, preview, publish, retire, site::Site, smoke, workshop::Workshop,
+    bake, build, examine, flip, gate, hold, ingress, launch, preview, publish, retire, site::Site, smoke,
+    workshop::Workshop,
 };
 
 /// What one step does, with everything it needs to know.
@@ -37,6 +38,7 @@ pub enum Action {
     RegisterTargets(launch::RegisterTargets),
     AwaitHealthy(launch::AwaitHealthy),
     SmokeTest(smoke::SmokeTest),
+    AwaitApproval(gate::AwaitApproval),
     Switch(flip::Switch),
     Prove(flip::Prove),
     ReleasePreview(preview::ReleasePreview),
@@ -103,11 +105,12 @@ impl Step for SiteStep {
             Action::RegisterTargets(it) => it.run(clients, context).await,
             Action::AwaitHealthy(it) => it.run(clients, context).await,
             Action::SmokeTest(it) => it.run(site, shop, context).await,
+            Action::AwaitApproval(it) => it.run(site, context).await,
             Action::Switch(it) => it.run(clients, context).await,
-            Action::Prove(it) => it.run(context).await,
+            Action::Prove(it) => it.run(clients, context).await,
             Action::ReleasePreview(it) => it.run(clients, context).await,
             Action::MarkHeld(it) => it.run(clients, context).await,
-            Action::Watch(it) => it.run(context).await,
+            Action::Watch(it) => it.run(clients, context).await,
             Action::Drain(it) => it.run(clients, context).await,
             Action::Terminate(it) => it.run(clients, context).await,
             Action::DeleteGroup(it) => it.run(clients).await,
@@ -142,6 +145,7 @@ impl Step for SiteStep {
             | Action::EndBuilder(_)
             | Action::AwaitHealthy(_)
             | Action::SmokeTest(_)
+            | Action::AwaitApproval(_)
             | Action::Prove(_)
             | Action::Watch(_)
             | Action::Drain(_)

@@ -38,6 +38,7 @@ pub struct Clients {
     pub elb: aws_sdk_elasticloadbalancingv2::Client,
     pub s3: aws_sdk_s3::Client,
     pub sts: aws_sdk_sts::Client,
+    pub cloudwatch: aws_sdk_cloudwatch::Client,
     pub http: reqwest::Client,
     /// This machine's address as servers see it, where it is known without asking.
     pub own_address: Option<Ipv4Addr>,
@@ -119,6 +120,7 @@ impl Clients {
             elb: aws_sdk_elasticloadbalancingv2::Client::from_conf(elb.build()),
             s3: aws_sdk_s3::Client::from_conf(s3.build()),
             sts: aws_sdk_sts::Client::new(&config),
+            cloudwatch: aws_sdk_cloudwatch::Client::new(&config),
             http: reqwest::Client::builder()
                 .connect_timeout(Duration::from_secs(5))
                 .timeout(ATTEMPT)
@@ -150,8 +152,11 @@ impl Clients {
     }
 }
 
-/// For calls that have no client token: the SDK must not try them again after a lost answer, because that can make a
-/// second one. The caller looks first, then decides.
+/// For calls that make something and have no client token: the SDK must not try them again after a lost answer, because
+/// that can make a second one. The caller looks first, then decides.
+///
+/// The SDK's retries stay on for calls that state what is to be, of a resource that is named by its id: registering,
+/// tagging, terminating, deleting. Done twice they are done once.
 pub fn ec2_once() -> aws_sdk_ec2::config::Builder {
     aws_sdk_ec2::config::Builder::new().retry_config(RetryConfig::disabled())
 }

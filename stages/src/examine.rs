@@ -35,7 +35,9 @@ const JOURNAL: &str = "journalctl --boot --no-pager --lines 1000";
 
 /// Whether a step's failure says something of servers.
 pub fn is_about_servers(failed: &PlannedStep) -> bool {
-    matches!(failed.stage, Stage::Launch | Stage::Smoke | Stage::Flip | Stage::Hold)
+    // Somebody who says no says nothing of servers.
+    !failed.id.as_str().starts_with("approve/")
+        && matches!(failed.stage, Stage::Launch | Stage::Smoke | Stage::Flip | Stage::Hold)
 }
 
 /// Looks at the run's servers and keeps what they tell.

@@ -24,7 +24,7 @@ mod images;
 mod network;
 
 pub use balancer::observe as balancer;
-pub use fleets::fleets;
+pub use fleets::{fleets, reachable};
 pub use images::of_app as app_images;
 pub use network::{security_groups, subnets};
 
@@ -160,6 +160,8 @@ pub struct Image {
 pub enum Request {
     /// Build what is here, or take a published version.
     Deploy { version: Option<Version> },
+    /// Retire what is held.
+    EndHold,
     /// Go back to a version; to the one in service before, where none is named.
     Rollback { to: Option<Version> },
 }
@@ -178,7 +180,7 @@ pub enum FactsError {
 }
 
 impl FactsError {
-    fn missing(what: impl Into<String>, hint: impl Into<String>) -> Self {
+    pub(crate) fn missing(what: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::Missing { what: what.into(), hint: hint.into() }
     }
 
@@ -204,9 +206,9 @@ pub async fn observe(site: &Site, request: &Request) -> Result<Facts, FactsError
     };
     let balancer = balancer(site).await?;
     let (fleets, used_elsewhere) = fleets::fleets_and_others(site, &balancer).await?;
-    if let Some(version) = pinned(request, &fleets)
-        && fleets.iter().any(|fleet| fleet.version == version && fleet.is_held())
-    {
+    let pinned_held = pinned(request, &fleets)
+        .is_some_and(|version| fleets.iter().any(|fleet| fleet.version == version && fleet.is_held()));
+    if pinned_held || *request == Request::EndHold {
         return Ok(Facts::of_traffic_alone(balancer, fleets, used_elsewhere, site.now()));
     }
     let (network, base, images, versions, pins, own_address) = futures::try_join!(
@@ -311,6 +313,7 @@ fn pinned(request: &Request, fleets: &[Fleet]) -> Option<Version> {
     match request {
         Request::Deploy { version } => *version,
         Request::Rollback { to } => to.or_else(|| version_before(fleets)),
+        Request::EndHold => None,
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use alcedo_pipeline::{
     context::StepContext,
     error::{ErrorKind, StepError},
+    units::Span,
     wait::{Look, Wait},
 };
 use serde::{Deserialize, Serialize};
@@ -12,13 +13,27 @@ use serde_json::{Value, json};
 
 use crate::{
     clients::Clients,
+    judge::Judge,
     launch,
-    listener::{self, Place, Routing},
+    listener::{self, Place, Routing, Weighted},
     proof::Proof,
 };
 
+/// Health lags, and a server may answer now and not a moment later: so many good readings in a row count.
+const READINGS: u32 = 3;
+/// Time between two readings of the listener while nothing is changed.
+const LISTENER_EVERY: Duration = Duration::from_secs(5);
 /// How long green may take to be found healthy at the moment of the change.
 const GREEN_WITHIN: Duration = Duration::from_secs(30);
+
+/// The step that moves the traffic; another reads what it made of the listener.
+pub const SWITCH: &str = "flip/switch";
+
+/// What it answers.
+#[derive(Debug, Deserialize)]
+struct Moved {
+    after: Routing,
+}
 
 /// Which target group is meant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,13 +54,32 @@ impl Group {
     }
 }
 
-/// Moves all traffic to green.
+/// How traffic moves where it does not move all at once.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Shift {
+    /// Green's shares in percent, rising; all traffic comes after the last.
+    pub shares: Vec<u8>,
+    /// How long each is watched.
+    pub pause: Span,
+    /// How long the balancer's cookie keeps a visitor at one version meanwhile.
+    pub sticky_seconds: Option<i32>,
+}
+
+/// Moves all traffic to green, at once or by shares.
+///
+/// The whole shift is one step: wherever it fails or is interrupted, its undo puts the before-image back in one change. A
+/// process that goes on with it finds by the listener how far it came, and watches that share anew.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Switch {
     pub place: Place,
     /// What the plan saw: the before-image.
     pub before: Routing,
     pub green: Group,
+    /// What green is judged by: before the change, and while it shares the traffic.
+    pub judge: Box<Judge>,
+    /// `None`: all at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shift: Option<Shift>,
     /// Green must have this many healthy servers at the moment of the change.
     pub healthy_minimum: u32,
     /// Green's version, and how it is known to answer no more once the change is taken back.
@@ -66,38 +100,80 @@ impl Switch {
         Ok(after)
     }
 
+    /// What the listener does, one after another: a state for each share, and then green alone.
+    fn course(&self, context: &StepContext) -> Result<Vec<Routing>, StepError> {
+        let mut course = Vec::new();
+        if let (Some(shift), [blue]) = (&self.shift, self.before.serving().as_slice()) {
+            let green = self.green.arn(context)?;
+            let shared = |share: &u8| {
+                let weighted = |group: &str, weight| Weighted { target_group: group.to_owned(), weight };
+                let share = i32::from(*share);
+                Routing::Forward {
+                    groups: vec![weighted(blue, 100 - share), weighted(&green, share)],
+                    sticky_seconds: shift.sticky_seconds,
+                }
+            };
+            course.extend(shift.shares.iter().map(shared));
+        }
+        course.push(self.after(context)?);
+        Ok(course)
+    }
+
     pub async fn run(&self, clients: &Clients, context: &StepContext) -> Result<Value, StepError> {
-        let after = self.after(context)?;
-        let now = listener::read(clients, &self.place).await?;
-        if now == after {
-            // An earlier attempt got here; its answer was lost.
-            return Ok(json!({ "before": self.before, "after": after }));
-        }
-        if now != self.before {
+        let course = self.course(context)?;
+        let mut now = listener::read(clients, &self.place).await?;
+        // An earlier attempt may have got here; its answer was lost, or its process died while it watched.
+        let reached = course.iter().position(|state| *state == now);
+        if reached.is_none() && now != self.before {
             return Err(changed(&self.place, &self.before, &now));
         }
-        self.check_green(clients, context).await?;
-        // That may have taken a while.
-        let now = listener::read(clients, &self.place).await?;
-        if now != self.before {
-            return Err(changed(&self.place, &self.before, &now));
+        if reached != Some(course.len() - 1) {
+            self.check_green(clients, context).await?;
         }
-        self.change(clients, &after).await?;
-        Ok(json!({ "before": self.before, "after": after }))
+        for (at, state) in course.iter().enumerate().skip(reached.unwrap_or_default()) {
+            if reached != Some(at) {
+                // What came before may have taken a while.
+                let found = listener::read(clients, &self.place).await?;
+                if found != now {
+                    return Err(changed(&self.place, &now, &found));
+                }
+                self.change(clients, state).await?;
+                now = state.clone();
+            }
+            if let Some(shift) = &self.shift
+                && let Some(share) = shift.shares.get(at)
+                && at + 1 < course.len()
+            {
+                tokio::select! {
+                    passed = self.judge.share(clients, context, *share, shift.pause) => passed?,
+                    change = until_changed(clients, &self.place, state) => return Err(change),
+                }
+            }
+        }
+        Ok(json!({ "before": self.before, "after": course.last() }))
+    }
+
+    /// What the step of this name has made of the listener.
+    pub fn made(context: &StepContext) -> Result<Routing, StepError> {
+        Ok(context.output::<Moved>(SWITCH)?.after)
     }
 
     /// A held fleet may have changed what refers to it a moment ago, and then its health is found out anew.
     async fn check_green(&self, clients: &Clients, context: &StepContext) -> Result<(), StepError> {
         let group = self.green.arn(context)?;
         let name = listener::group_name(&group);
-        let wait = Wait::new(Duration::from_millis(500), GREEN_WITHIN);
-        let what = format!("{} healthy servers in {name}", self.healthy_minimum);
+        let wait = Wait::new(Duration::from_millis(500), GREEN_WITHIN).in_a_row(READINGS);
+        let what = format!("{} healthy servers in {name} that answer", self.healthy_minimum);
         let healthy = wait.until(context, &what, || async {
-            let health = launch::target_health(clients, &group).await?;
-            let healthy = launch::count_healthy(&health);
-            Ok(match healthy >= self.healthy_minimum as usize {
-                true => Look::Ready(()),
-                false => Look::NotYet(format!("{healthy} healthy servers where {} are needed", self.healthy_minimum)),
+            let (health, wrong) =
+                futures::join!(launch::target_health(clients, &group), self.judge.asked_through_preview());
+            let healthy = launch::count_healthy(&health?);
+            Ok(match wrong {
+                _ if healthy < self.healthy_minimum as usize => {
+                    Look::NotYet(format!("{healthy} healthy servers where {} are needed", self.healthy_minimum))
+                }
+                Some(wrong) => Look::NotYet(wrong),
+                None => Look::Ready(()),
             })
         });
         healthy.await.map_err(|error| match error.kind {
@@ -130,7 +206,7 @@ impl Switch {
 
     pub async fn undo(&self, clients: &Clients, context: &StepContext) -> Result<(), StepError> {
         let now = listener::read(clients, &self.place).await?;
-        if now == self.after(context)? {
+        if self.course(context)?.contains(&now) {
             self.change(clients, &self.before).await?;
         } else if now != self.before {
             let green = self.green.arn(context)?;
@@ -149,6 +225,19 @@ impl Switch {
     }
 }
 
+/// Watches that the listener does what it was told, and nothing else. Answers who else's change it was.
+pub async fn until_changed(clients: &Clients, place: &Place, expected: &Routing) -> StepError {
+    loop {
+        tokio::time::sleep(LISTENER_EVERY).await;
+        // What cannot be read for a moment is read again: before the next change it is read in any case.
+        if let Ok(found) = listener::read(clients, place).await
+            && found != *expected
+        {
+            return changed(place, expected, &found);
+        }
+    }
+}
+
 fn changed(place: &Place, expected: &Routing, found: &Routing) -> StepError {
     StepError::new(
         ErrorKind::Changed,
@@ -157,15 +246,19 @@ fn changed(place: &Place, expected: &Routing, found: &Routing) -> StepError {
     .hint("nothing was overwritten; find out who changed it (CloudTrail: ModifyListener, ModifyRule), then run again")
 }
 
-/// Proves that green alone answers.
+/// Proves that green alone answers. A green that goes bad meanwhile fails it, however long a node still lags.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Prove {
     pub proof: Proof,
     pub version: String,
+    pub judge: Box<Judge>,
 }
 
 impl Prove {
-    pub async fn run(&self, context: &StepContext) -> Result<Value, StepError> {
-        self.proof.only(context, &self.version).await
+    pub async fn run(&self, clients: &Clients, context: &StepContext) -> Result<Value, StepError> {
+        tokio::select! {
+            proven = self.proof.only(context, &self.version) => proven,
+            bad = self.judge.until_bad(clients, context, "after the flip") => Err(bad),
+        }
     }
 }

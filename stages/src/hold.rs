@@ -1,24 +1,21 @@
 //! Hold: blue stays registered and healthy for a while, so that going back is one call.
 
-use std::{collections::BTreeMap, time::Duration};
-
-use alcedo_pipeline::{
-    context::StepContext,
-    error::{ErrorKind, StepError},
-    units::Span,
-    version::Version,
-};
+use alcedo_pipeline::{context::StepContext, error::StepError, units::Span, version::Version};
 use aws_sdk_elasticloadbalancingv2::types::Tag;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::time::Instant;
 
-use crate::{clients::Clients, cloud_error::CloudError, flip::Group, probes::FrontDoor, tags};
-
-/// How many bad rounds of probes in a row end the hold.
-const BAD_IN_A_ROW: u32 = 3;
-const PROBE_EVERY: Duration = Duration::from_secs(1);
+use crate::{
+    clients::Clients,
+    cloud_error::CloudError,
+    facts::{self, FactsError, Fleet},
+    flip::{self, Group, Switch},
+    judge::Judge,
+    listener::Place,
+    site::Site,
+    tags,
+};
 
 /// Says on the fleets' target groups which one is held, and until when.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -94,47 +91,43 @@ async fn tag(clients: &Clients, group: &str, name: &str, value: Option<String>) 
     }
 }
 
-/// Watches green for the whole hold. Trouble fails the step, and the unwind puts blue back into service.
+/// Holds what is held for this long from now on, outside of a run. Answers what it is, and until when.
+///
+/// # Errors
+/// Nothing is held, or the cloud cannot be asked.
+pub async fn extend(site: &Site, span: Span) -> Result<(Vec<Version>, Timestamp), FactsError> {
+    let balancer = facts::balancer(site).await?;
+    let fleets = facts::fleets(site, Some(&balancer)).await?;
+    let held: Vec<&Fleet> = fleets.iter().filter(|fleet| fleet.is_held()).collect();
+    if held.is_empty() {
+        return Err(FactsError::missing(
+            format!("nothing is held in {}", site.environment),
+            "`alcedo status` shows every fleet",
+        ));
+    }
+    let span = SignedDuration::try_from(span.duration()).unwrap_or(SignedDuration::MAX);
+    let until = site.now().saturating_add(span).unwrap_or(Timestamp::MAX);
+    for fleet in &held {
+        tag(&site.clients, &fleet.target_group, tags::HELD_UNTIL, Some(until.to_string())).await?;
+    }
+    Ok((held.iter().map(|fleet| fleet.version).collect(), until))
+}
+
+/// Watches green for the whole hold. A breach fails the step, and the unwind puts blue back into service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Watch {
-    pub front_door: FrontDoor,
-    pub version: String,
+    pub judge: Box<Judge>,
+    /// Where production traffic comes from.
+    pub place: Place,
     pub span: Span,
 }
 
 impl Watch {
-    pub async fn run(&self, context: &StepContext) -> Result<Value, StepError> {
-        let begun = Instant::now();
-        let (mut rounds, mut bad) = (0u64, 0u32);
-        loop {
-            let left = self.span.duration().saturating_sub(begun.elapsed());
-            if left.is_zero() {
-                return Ok(json!({ "rounds": rounds }));
-            }
-            rounds += 1;
-            let wrong = match self.front_door.ask(&BTreeMap::new()).await {
-                Err(error) => Some(error.message),
-                Ok(answers) => answers.into_iter().find_map(|(node, answer)| match answer {
-                    Ok(version) if alcedo_smoke_tests::version::same_version(&version, &self.version) => None,
-                    Ok(version) => Some(format!("{node} answers {version}")),
-                    Err(why) => Some(format!("{node}: {why}")),
-                }),
-            };
-            match wrong {
-                None => bad = 0,
-                Some(seen) => {
-                    bad += 1;
-                    if bad >= BAD_IN_A_ROW {
-                        let message = format!("{} went bad in the hold, {bad} times in a row: {seen}", self.version);
-                        return Err(StepError::failed(message));
-                    }
-                }
-            }
-            context.waiting(format!("{} left", Span::from(Duration::from_secs(left.as_secs()))));
-            tokio::select! {
-                () = tokio::time::sleep(PROBE_EVERY.min(left)) => {}
-                () = context.cancellation().cancelled() => return Err(StepError::new(ErrorKind::Interrupted, "interrupted in the hold")),
-            }
+    pub async fn run(&self, clients: &Clients, context: &StepContext) -> Result<Value, StepError> {
+        let routing = Switch::made(context)?;
+        tokio::select! {
+            held = self.judge.hold(clients, context, self.span) => held,
+            change = flip::until_changed(clients, &self.place, &routing) => Err(change),
         }
     }
 }

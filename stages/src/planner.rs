@@ -1,9 +1,10 @@
 //! Facts and file become a plan. Pure: the same input gives the same plan, and nothing is left to decide.
 
 use alcedo_pipeline::{
-    file::Pipeline,
+    file::{Approval, Pipeline},
     ids::{RunId, StepId},
     plan::{Plan, PlannedStep, Purpose, Sign, Stage},
+    units::Span,
     version::Version,
 };
 use jiff::Timestamp;
@@ -12,6 +13,7 @@ use crate::{
     action::Action,
     facts::{self, Facts, Fleet, Request, version_before},
     flip::Group,
+    gate,
     probes::FrontDoor,
 };
 
@@ -59,8 +61,11 @@ pub fn plan(scope: &Scope<'_>, request: &Request, facts: &Facts) -> Result<Plan,
     let rolls_back = matches!(request, Request::Rollback { .. });
     let pinned = !matches!(request, Request::Deploy { version: None });
     let case = Case { scope, facts, target, blue, held, rolls_back, pinned };
-    let mut draft = Draft::default();
-    if let Some(blue) = blue.filter(|blue| blue.version == case.target.version) {
+    let gates = if rolls_back || *request == Request::EndHold { Vec::new() } else { scope.pipeline.approvals.clone() };
+    let mut draft = Draft { gates, ..Draft::default() };
+    if *request == Request::EndHold {
+        retire::what_is_held(&case, &mut draft)?;
+    } else if let Some(blue) = blue.filter(|blue| blue.version == case.target.version) {
         draft.note(in_service_already(blue, facts)?);
         retire::what_is_over(&case, &mut draft);
     } else {
@@ -74,9 +79,11 @@ pub fn plan(scope: &Scope<'_>, request: &Request, facts: &Facts) -> Result<Plan,
         purpose: match request {
             Request::Deploy { .. } => Purpose::Deploy,
             Request::Rollback { .. } => Purpose::Rollback,
+            Request::EndHold => Purpose::Retire,
         },
         version: case.target.version,
         commit: case.target.commit.clone(),
+        freeze: false,
         replaces: blue.map(|blue| blue.version),
         made_at: scope.now,
         notes: draft.notes,
@@ -120,6 +127,13 @@ fn target(scope: &Scope<'_>, request: &Request, facts: &Facts) -> Result<Target,
     };
     match *request {
         Request::Deploy { version: Some(version) } | Request::Rollback { to: Some(version) } => published(version),
+        Request::EndHold => match facts.fleets.iter().find(|fleet| fleet.is_in_service()) {
+            Some(fleet) => Ok(Target { version: fleet.version, commit: fleet.commit.clone(), builds: false }),
+            None => Err(PlanError::new(
+                "no fleet of ours is in service, so none of what is held may go",
+                "`alcedo status` shows what the listener does; `alcedo rollback --to` takes a held version into service",
+            )),
+        },
         Request::Rollback { to: None } => match version_before(&facts.fleets) {
             Some(version) => published(version),
             None => Err(PlanError::new(
@@ -188,7 +202,7 @@ fn stages(case: &Case<'_>, draft: &mut Draft) -> Result<(), PlanError> {
     match case.held {
         Some(fleet) => {
             let (version, count) = (case.target.version, fleet.instances.len());
-            draft.note(format!("launch: the fleet of {version} is held and ready ({count} servers)"));
+            draft.note(format!("launch: the fleet of {version} is held, with {count} servers"));
         }
         None => {
             let image = image::steps(case, draft)?;
@@ -210,6 +224,8 @@ fn no_address() -> PlanError {
 /// A plan being written.
 #[derive(Default)]
 struct Draft {
+    /// Where it waits for somebody: before the first step of each of these stages.
+    gates: Vec<Approval>,
     steps: Vec<PlannedStep>,
     notes: Vec<String>,
 }
@@ -217,6 +233,19 @@ struct Draft {
 impl Draft {
     fn note(&mut self, note: impl Into<String>) {
         self.notes.push(note.into());
+    }
+
+    fn wait_for_approval(&mut self, before: Stage, within: Span) {
+        // The first step of retire is the point of no return, and waiting for it is not.
+        let stage = if before == Stage::Retire { Stage::Hold } else { before };
+        self.add(
+            stage,
+            &format!("approve/{before}"),
+            Sign::Check,
+            format!("wait up to {within} for somebody to approve {before}"),
+            None::<&str>,
+            Action::AwaitApproval(gate::AwaitApproval { before, within }),
+        );
     }
 
     fn add(
@@ -228,6 +257,10 @@ impl Draft {
         undo: Option<impl Into<String>>,
         action: Action,
     ) {
+        if let Some(gate) = self.gates.iter().position(|gate| gate.before.stage() == stage) {
+            let gate = self.gates.remove(gate);
+            self.wait_for_approval(stage, gate.within);
+        }
         // The first step of retire is the first whose effect no later step can undo.
         let first_of_retire = stage == Stage::Retire && !self.steps.iter().any(|step| step.stage == Stage::Retire);
         self.steps.push(PlannedStep {

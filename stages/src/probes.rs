@@ -16,6 +16,9 @@ use url::Url;
 /// One probe's longest time: an answer that takes longer is a bad one.
 const PROBE: Duration = Duration::from_secs(5);
 
+/// The version that each node has answered, or why it gave no usable answer.
+pub type Answers = Vec<(SocketAddr, Result<String, String>)>;
+
 /// Where a balancer's visitors come in.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FrontDoor {
@@ -29,6 +32,17 @@ pub struct FrontDoor {
 impl FrontDoor {
     pub fn parsed(&self) -> Result<Url, StepError> {
         Url::parse(&self.url).map_err(|error| StepError::failed(format!("{} is not a URL", self.url)).because(error))
+    }
+
+    /// The same address on another port, where one is named.
+    #[must_use]
+    pub fn on_port(mut self, port: Option<u16>) -> Self {
+        if let (Some(port), Ok(mut url)) = (port, self.parsed()) {
+            // Only a URL without a host refuses a port, and this one has one.
+            let _ = url.set_port(Some(port));
+            self.url = url.into();
+        }
+        self
     }
 
     /// The socket addresses of all nodes.
@@ -68,19 +82,19 @@ impl FrontDoor {
             .map_err(|error| StepError::failed("a probe could not be set up").because(error))
     }
 
-    /// Which version answers at each node: `Err` with the reason where a node gives no usable answer.
-    pub async fn ask(
-        &self,
-        headers: &BTreeMap<String, String>,
-    ) -> Result<Vec<(SocketAddr, Result<String, String>)>, StepError> {
+    /// Which version answers at each node.
+    pub async fn ask(&self, headers: &BTreeMap<String, String>) -> Result<Answers, StepError> {
         let url = self.parsed()?;
         let Some(probe) = &self.version else { return Ok(Vec::new()) };
-        let mut answers = Vec::new();
-        for node in self.nodes().await? {
-            let client = self.client(node)?;
-            let answer = alcedo_smoke_tests::version::answering_version(&client, &url, headers, probe).await;
-            answers.push((node, answer.map_err(|error| error.to_string())));
-        }
-        Ok(answers)
+        // A node that hangs must not keep the others from being asked.
+        let asked = self.nodes().await?.into_iter().map(|node| {
+            let url = &url;
+            async move {
+                let client = self.client(node)?;
+                let answer = alcedo_smoke_tests::version::answering_version(&client, url, headers, probe).await;
+                Ok::<_, StepError>((node, answer.map_err(|error| error.to_string())))
+            }
+        });
+        futures::future::try_join_all(asked).await
     }
 }

@@ -40,7 +40,7 @@ pub(crate) enum Found {
 }
 
 /// The newest run of the environment that has not come to its end.
-pub(crate) async fn newest_open(site: &Site) -> Result<RunId, RunError> {
+pub async fn newest_open(site: &Site) -> Result<RunId, RunError> {
     let open = journal::open_runs(site.store.as_ref(), &site.root, &site.environment).await?;
     open.last().cloned().ok_or_else(|| RunError::NothingOpen { environment: site.environment.clone() })
 }

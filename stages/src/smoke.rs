@@ -95,15 +95,11 @@ impl SmokeTest {
     /// Through the balancer, by the preview's header or port. What needs a shell, or names a port of the servers, was
     /// asked of each server already.
     async fn through_preview(&self, site: &Site, context: &StepContext) -> Result<(String, SuiteReport), StepError> {
-        let mut url = self.front_door.parsed()?;
+        let url = self.front_door.clone().on_port(self.preview.port).parsed()?;
         let mut headers = BTreeMap::new();
         if let Some(header) = &self.preview.header {
             // Every fleet's rule answers to its version; the header's own value could reach another's.
             headers.insert(header.name.clone(), self.version.clone());
-        }
-        if let Some(port) = self.preview.port {
-            // Only a URL without a host refuses a port, and this one has one.
-            let _ = url.set_port(Some(port));
         }
         let host = url.host_str().unwrap_or_default().to_owned();
         let port = url.port_or_known_default().unwrap_or(80);

@@ -6,7 +6,7 @@ use alcedo_pipeline::{
     version::Version,
 };
 
-use super::{Case, Draft};
+use super::{Case, Draft, PlanError};
 use crate::{action::Action, facts::Fleet, retire};
 
 /// Which fleets go: all that are neither green nor the reserve. A rollback retires nothing: the version that was bad is
@@ -36,6 +36,16 @@ pub(super) fn what_is_over(case: &Case<'_>, draft: &mut Draft) {
     let over = |fleet: &&Fleet| fleet.is_held() && fleet.held_until.is_some_and(|until| until <= case.scope.now);
     let going: Vec<&Fleet> = case.facts.fleets.iter().filter(over).collect();
     retire(case, &going, draft);
+}
+
+/// What is planned where a hold is to end now.
+pub(super) fn what_is_held(case: &Case<'_>, draft: &mut Draft) -> Result<(), PlanError> {
+    let going: Vec<&Fleet> = case.facts.fleets.iter().filter(|fleet| fleet.is_held()).collect();
+    if going.is_empty() {
+        return Err(PlanError::new("nothing is held", "`alcedo status` shows every fleet"));
+    }
+    retire(case, &going, draft);
+    Ok(())
 }
 
 fn retire(case: &Case<'_>, going: &[&Fleet], draft: &mut Draft) {

@@ -1,9 +1,19 @@
 //! Flip and hold: traffic moves to green, is proven there, and blue stays ready for a while.
 
-use alcedo_pipeline::plan::{Sign, Stage};
+use alcedo_pipeline::{
+    file::Pipeline,
+    plan::{Sign, Stage},
+};
 
 use super::{Case, Draft};
-use crate::{action::Action, flip, hold, listener::Routing, preview::ReleasePreview, proof::Proof};
+use crate::{
+    action::Action,
+    flip, hold,
+    judge::{self, Judge},
+    listener::Routing,
+    preview::ReleasePreview,
+    proof::Proof,
+};
 
 pub(super) fn steps(case: &Case<'_>, draft: &mut Draft) {
     flip(case, draft);
@@ -18,17 +28,22 @@ fn flip(case: &Case<'_>, draft: &mut Draft) {
     let from = blue.map_or_else(|| facts.balancer.routing.to_string(), |blue| blue.version.to_string());
     draft.add(
         stage,
-        "flip/switch",
+        flip::SWITCH,
         Sign::Change,
         format!(
-            "move all traffic on {}:{} from {from} to {}",
-            facts.balancer.name, facts.balancer.port, target.version
+            "move {} on {}:{} from {from} to {}",
+            amount(case),
+            facts.balancer.name,
+            facts.balancer.port,
+            target.version
         ),
         Some(format!("move it back to {from}")),
         Action::Switch(flip::Switch {
             place: facts.balancer.place.clone(),
             before: facts.balancer.routing.clone(),
             green: case.green(),
+            judge: judge(case),
+            shift: shift(case),
             healthy_minimum: if held.is_some() { 1 } else { pipeline.launch.count },
             version: target.version.to_string(),
             proof: proof.clone(),
@@ -40,9 +55,60 @@ fn flip(case: &Case<'_>, draft: &mut Draft) {
         Sign::Check,
         format!("prove that only {} answers, at every balancer node", target.version),
         None::<&str>,
-        Action::Prove(flip::Prove { proof, version: target.version.to_string() }),
+        Action::Prove(flip::Prove { proof, version: target.version.to_string(), judge: judge(case) }),
     );
     release_preview(case, draft);
+}
+
+/// Whether traffic moves by shares: from one version to another that has just been launched. On the way back it moves at once.
+fn shift(case: &Case<'_>) -> Option<flip::Shift> {
+    let settings = &case.pipeline().flip;
+    let shares = settings.shares();
+    let alone = case.blue.is_some_and(|blue| case.facts.balancer.routing.serving() == [blue.target_group.as_str()]);
+    (!shares.is_empty() && alone && !case.rolls_back).then(|| flip::Shift {
+        shares,
+        pause: settings.pause(),
+        sticky_seconds: settings.sticky.and_then(|span| i32::try_from(span.as_secs()).ok()),
+    })
+}
+
+fn amount(case: &Case<'_>) -> String {
+    match shift(case) {
+        None => "all traffic".to_owned(),
+        Some(shift) => {
+            let shares: Vec<String> = shift.shares.iter().map(|share| format!("{share} %")).collect();
+            format!("{} of the traffic, watching each for {}, then all of it,", shares.join(", "), shift.pause)
+        }
+    }
+}
+
+/// Looks at the numbers that the whole run takes: at each share, and in the hold that it watches.
+fn looks(case: &Case<'_>) -> u32 {
+    let Pipeline { flip, hold, .. } = case.pipeline();
+    let of_shares =
+        u32::try_from(flip.shares().len()).unwrap_or(u32::MAX).saturating_mul(judge::looks_in(flip.pause()));
+    let of_hold = if hold.attended { judge::looks_in(hold.span) } else { 0 };
+    of_shares.saturating_add(of_hold)
+}
+
+fn judge(case: &Case<'_>) -> Box<Judge> {
+    let Case { target, held, .. } = case;
+    let pipeline = case.pipeline();
+    let preview = &pipeline.flip.preview;
+    // Every fleet's rule answers to its version, for as long as it is there.
+    let headers = preview.header.iter().map(|header| (header.name.clone(), target.version.to_string()));
+    Box::new(Judge {
+        front_door: case.front_door(),
+        version: target.version.to_string(),
+        green: case.green(),
+        blue: case.blue.map(|blue| blue.target_group.clone()),
+        balancer: case.facts.balancer.arn.clone(),
+        preview_door: case.front_door().on_port(preview.port),
+        preview_headers: headers.collect(),
+        healthy_minimum: if held.is_some() { 1 } else { pipeline.launch.count },
+        looks: looks(case),
+        settings: pipeline.watch.clone(),
+    })
 }
 
 /// Who is reached by the preview once green has the traffic. A held fleet has a header rule of its own already; a preview
@@ -110,8 +176,8 @@ fn hold(case: &Case<'_>, draft: &mut Draft) {
             format!("watch {} for {}; on trouble go back to {blue_version}", target.version, settings.span),
             None::<&str>,
             Action::Watch(hold::Watch {
-                front_door: case.front_door(),
-                version: target.version.to_string(),
+                judge: judge(case),
+                place: case.facts.balancer.place.clone(),
                 span: settings.span,
             }),
         );

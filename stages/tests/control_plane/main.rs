@@ -16,6 +16,7 @@ mod publish;
 mod records_only;
 mod retention;
 mod settle;
+mod shift;
 mod speed;
 mod support;
 mod sweep;

@@ -297,3 +297,25 @@ fn the_lease_of_the_builders_port_outlives_the_bake() {
     assert!(open.lease_seconds > Span::minutes(7).as_secs());
     assert_eq!((open.ports, open.address.to_string().as_str()), (vec![22], "203.0.113.7"));
 }
+
+#[test]
+fn traffic_by_shares_waits_and_says_so() {
+    let canary = json!({ "flip": { "canary": { "shares": [5, 25], "pause": "10m" }, "sticky": "1h" } });
+    let gates = json!({ "approvals": [{ "before": "flip", "within": "4h" }, { "before": "retire" }] });
+    let environment = || Environment::new().with(canary.clone()).with(gates.clone());
+    let plan = environment().in_service(FIRST).published(SECOND, "other").plan(deploy(SECOND)).unwrap();
+    insta::assert_snapshot!(plan.to_string());
+    let first_of_no_return = plan.steps.iter().find(|step| step.point_of_no_return);
+    assert!(first_of_no_return.is_none_or(|step| !step.id.as_str().starts_with("approve/")), "waiting can be undone");
+    let held = environment().held(FIRST, "2026-11-20T23:00:00Z").in_service(SECOND).replaces(FIRST);
+    let back = held.plan(roll_back(FIRST)).unwrap();
+    assert!(back.steps.iter().all(|step| !step.does.contains('%')), "and moves all traffic at once: {back}");
+    assert!(!ids(&back).iter().any(|id| id.starts_with("approve/")), "a rollback waits for nobody");
+}
+
+#[test]
+fn the_end_of_a_hold_retires_what_is_held() {
+    let environment = Environment::new().held(FIRST, "2026-11-20T23:00:00Z").in_service(SECOND);
+    insta::assert_snapshot!(planned(&environment, Request::EndHold));
+    insta::assert_snapshot!(planned(&Environment::new().in_service(SECOND), Request::EndHold));
+}

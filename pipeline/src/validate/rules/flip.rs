@@ -21,7 +21,9 @@ pub(super) fn check(top: &At<'_>, add: Add<'_>) {
         }
         not_zero(flip.get("timeout"), add);
         quiet(&flip, add);
+        strategy(&flip, add);
     }
+    not_zero(top.find("watch.every"), add);
     if let Some(hold) = top.find("hold.for")
         && hold.span().is_some_and(Span::is_zero)
     {
@@ -43,6 +45,41 @@ fn quiet(flip: &At<'_>, add: Add<'_>) {
         let key = if flip.has("quiet") { "quiet" } else { "timeout" };
         let message = format!("the quiet period ({quiet}) must be shorter than the timeout ({timeout})");
         add(Problem::error("out-of-range", &flip.path.key(key), message));
+    }
+}
+
+/// How traffic moves, and who keeps a visitor where.
+fn strategy(flip: &At<'_>, add: Add<'_>) {
+    if let (Some(canary), Some(_)) = (flip.get("canary"), flip.get("linear")) {
+        add(Problem::error(
+            "more-than-one-of",
+            &canary.path,
+            "`flip` has `canary` and `linear`, but can have only one of them",
+        )
+        .help("remove one; without both, all traffic moves at once"));
+    }
+    let shares = flip.list("canary.shares");
+    for pair in shares.windows(2) {
+        if let (Some(one), Some(next)) = (pair[0].number(), pair[1].number())
+            && next <= one
+        {
+            let message = format!("a share of {next} % does not follow one of {one} %: shares rise");
+            add(Problem::error("out-of-range", &pair[1].path, message).help("such as [5, 25, 50]"));
+        }
+    }
+    for key in ["canary.pause", "linear.pause"] {
+        not_zero(flip.find(key), add);
+    }
+    let Some(sticky) = flip.get("sticky") else { return };
+    // Elastic Load Balancing API, TargetGroupStickinessConfig: 1 to 604800 seconds.
+    if let Some(span) = sticky.span()
+        && !(1..=604_800).contains(&span.as_secs())
+    {
+        add(Problem::error("out-of-range", &sticky.path, "a balancer's cookie lasts 1 s to 7 days"));
+    }
+    if !flip.has("canary") && !flip.has("linear") {
+        add(Problem::warning("no-effect", &sticky.path, "`sticky` matters only while two versions share the traffic")
+            .help("add `canary` or `linear`, or leave it out"));
     }
 }
 

@@ -116,6 +116,7 @@ pub fn plan_of(site: &Site, actions: impl IntoIterator<Item = (&'static str, Act
         purpose: Purpose::Deploy,
         version: Version::at(now),
         commit: None,
+        freeze: false,
         replaces: None,
         made_at: now,
         notes: Vec::new(),

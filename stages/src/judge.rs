@@ -1,0 +1,363 @@
+//! Watching green while it shares the traffic, and in the hold: what is looked at, and when it is a breach.
+//!
+//! **Probes**, in each round: which version answers at every balancer node, through green's preview while both versions
+//! serve, and as a visitor in the hold; and how many of green's servers the balancer finds healthy. So many bad rounds in a
+//! row as the file says are a breach.
+//! **Numbers**, at a few moments: how many requests of each version have failed, and how long they took, by the balancer's
+//! metrics ([`crate::metrics`]). Where green fails more often than chance explains ([`crate::compare`]), or is slower than
+//! the file allows, that is a breach. While both serve, green is compared with blue in the same span of time; in the hold,
+//! with blue in the [`BASELINE`] before the flip.
+//! **Guarantee.** A breach is an error with the numbers; whoever runs the step puts the traffic back. A share that had too
+//! few requests to be judged, or whose numbers could not be read, is not passed.
+//! **Caveat.** What the probes do not ask, and the metrics do not show yet, is not seen.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use alcedo_pipeline::{
+    context::StepContext,
+    error::{ErrorKind, StepError},
+    file,
+    units::Span,
+};
+use alcedo_smoke_tests::same_version;
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::{
+    clients::Clients,
+    compare::{self, Sample},
+    flip::Group,
+    launch,
+    metrics::{self, Measured},
+    probes::{Answers, FrontDoor},
+};
+
+/// Time between two looks at the health of green's servers, as long as nothing is wrong: the balancer itself looks no more
+/// often than that.
+const HEALTH_EVERY: Duration = Duration::from_secs(5);
+/// A span is looked at by its numbers at most so often: each look has its share of the level.
+const MOST_LOOKS: u32 = 10;
+/// No closer to each other than this: metrics come by the minute.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// Where a share has had too few requests to be judged, it is looked at again after this long.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// What green is compared with when blue has no traffic any more: blue's requests before the flip.
+const BASELINE: SignedDuration = SignedDuration::from_mins(15);
+
+/// What green is judged by.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Judge {
+    pub front_door: FrontDoor,
+    /// Green's version, which must be the one that answers.
+    pub version: String,
+    pub green: Group,
+    /// What green is compared with; `None`: nothing of ours was in service.
+    pub blue: Option<String>,
+    /// The balancer, by ARN.
+    pub balancer: String,
+    /// Where probes reach green whatever its share, and with which headers. In the hold they come in as visitors do.
+    pub preview_door: FrontDoor,
+    pub preview_headers: BTreeMap<String, String>,
+    /// Green must keep this many healthy servers.
+    pub healthy_minimum: u32,
+    /// Looks at the numbers that the whole run may take: each has this part of the level of false alarms.
+    pub looks: u32,
+    pub settings: file::Watch,
+}
+
+/// How probes come in.
+type Way<'a> = (&'a FrontDoor, &'a BTreeMap<String, String>);
+
+/// What was seen so far.
+#[derive(Default)]
+struct Seen {
+    rounds: u64,
+    bad: u32,
+    /// When the servers' health was last looked at, and what was wrong with it.
+    health: Option<(Instant, Option<String>)>,
+}
+
+/// What one look at the numbers says.
+enum Look {
+    Good(String),
+    TooFew(Sample),
+    Worse(String),
+}
+
+/// Looks that a span of watching takes.
+pub fn looks_in(span: Span) -> u32 {
+    u32::try_from(span.duration().as_secs() / LOOK_EVERY.as_secs()).unwrap_or(MOST_LOOKS).clamp(1, MOST_LOOKS)
+}
+
+impl Judge {
+    /// Watches green with a share of the traffic.
+    ///
+    /// # Errors
+    /// A breach, too few requests to judge by, or an interruption.
+    pub async fn share(
+        &self,
+        clients: &Clients,
+        context: &StepContext,
+        share: u8,
+        pause: Span,
+    ) -> Result<(), StepError> {
+        let about = format!("with {share} % of the traffic");
+        let way = (&self.preview_door, &self.preview_headers);
+        let since = context.now();
+        let (begun, mut seen) = (Instant::now(), Seen::default());
+        let (looks, pause) = (looks_in(pause), pause.duration());
+        let (mut judged, mut next, mut last) = (0, pause / looks, None);
+        loop {
+            self.one_round(clients, context, way, &mut seen, &about).await?;
+            let passed = begun.elapsed();
+            let over = passed >= pause;
+            if over && !self.settings.metrics {
+                return Ok(());
+            }
+            // The last look is at the end, or as soon as there is enough to look at.
+            if self.settings.metrics && passed >= next && (over || judged + 1 < looks) {
+                match self.look(clients, context, since, since).await? {
+                    Look::Worse(why) => return Err(self.breach(&about, &why)),
+                    Look::Good(what) => {
+                        context.output_line(format!("{about}: {what}"));
+                        if over {
+                            return Ok(());
+                        }
+                        judged += 1;
+                        next = (passed + pause / looks).min(pause);
+                        last = Some(what);
+                    }
+                    Look::TooFew(sample) => {
+                        self.check_patience(passed, pause, sample, &about)?;
+                        next = passed + LOOK_AGAIN.min(pause / looks);
+                        let (had, needed) = (sample.requests, self.settings.requests);
+                        last = Some(format!("{had} of {needed} requests, too few to judge by"));
+                    }
+                }
+            }
+            context.waiting(left(&about, pause, passed, last.as_deref()));
+            self.sleep(context, &about).await?;
+        }
+    }
+
+    fn check_patience(&self, passed: Duration, pause: Duration, sample: Sample, about: &str) -> Result<(), StepError> {
+        if passed < pause + self.settings.patience.duration() {
+            return Ok(());
+        }
+        let (had, needed) = (sample.requests, self.settings.requests);
+        let message =
+            format!("the sample is too small: {had} requests went to {} {about}, {needed} are needed", self.version);
+        Err(StepError::new(ErrorKind::TimedOut, message)
+            .hint("lower watch.requests, give the share a longer pause or more patience, or begin with a larger share"))
+    }
+
+    /// Watches green with all of the traffic.
+    ///
+    /// # Errors
+    /// A breach, or an interruption.
+    pub async fn hold(&self, clients: &Clients, context: &StepContext, span: Span) -> Result<Value, StepError> {
+        let about = "in the hold";
+        let way = (&self.front_door, &BTreeMap::new());
+        let since = context.now();
+        let before = since.saturating_sub(BASELINE).unwrap_or(Timestamp::MIN);
+        let (begun, mut seen) = (Instant::now(), Seen::default());
+        let look = span.duration() / looks_in(span);
+        let (mut next_look, mut last) = (look, None);
+        loop {
+            self.one_round(clients, context, way, &mut seen, about).await?;
+            let passed = begun.elapsed();
+            if self.settings.metrics && self.blue.is_some() && passed >= next_look {
+                next_look = passed + look;
+                match self.look(clients, context, before, since).await {
+                    Ok(Look::Worse(why)) => return Err(self.breach(about, &why)),
+                    Ok(Look::Good(what)) => last = Some(what),
+                    Ok(Look::TooFew(_)) => {}
+                    // All traffic is with green, proven. That nobody can read the numbers is no reason to move it.
+                    Err(error) => context.warn(error.message, error.hints.first().cloned()),
+                }
+            }
+            if passed >= span.duration() {
+                return Ok(json!({ "rounds": seen.rounds, "numbers": last }));
+            }
+            context.waiting(left(about, span.duration(), passed, last.as_deref()));
+            self.sleep(context, about).await?;
+        }
+    }
+
+    /// What is wrong with green's answers now, asked for through its preview; nothing, where nothing tells its version.
+    pub async fn asked_through_preview(&self) -> Option<String> {
+        self.wrong(self.preview_door.ask(&self.preview_headers).await)
+    }
+
+    /// Watches green, through its preview and by its servers' health, for as long as nothing is wrong with it. Answers the
+    /// breach, or the interruption.
+    pub async fn until_bad(&self, clients: &Clients, context: &StepContext, about: &str) -> StepError {
+        let way = (&self.preview_door, &self.preview_headers);
+        let mut seen = Seen::default();
+        loop {
+            let round = async {
+                self.one_round(clients, context, way, &mut seen, about).await?;
+                self.sleep(context, about).await
+            };
+            if let Err(error) = round.await {
+                return error;
+            }
+        }
+    }
+
+    fn wrong(&self, answers: Result<Answers, StepError>) -> Option<String> {
+        match answers {
+            Err(error) => Some(error.message),
+            Ok(answers) => answers.into_iter().find_map(|(node, answer)| match answer {
+                Ok(version) if same_version(&version, &self.version) => None,
+                Ok(version) => Some(format!("{node} answers {version}")),
+                Err(why) => Some(format!("{node}: {why}")),
+            }),
+        }
+    }
+
+    async fn sleep(&self, context: &StepContext, about: &str) -> Result<(), StepError> {
+        tokio::select! {
+            () = tokio::time::sleep(self.settings.every.duration()) => Ok(()),
+            () = context.cancellation().cancelled() => {
+                Err(StepError::new(ErrorKind::Interrupted, format!("interrupted {about}")))
+            }
+        }
+    }
+
+    fn breach(&self, about: &str, why: &str) -> StepError {
+        StepError::failed(format!("{} went bad {about}: {why}", self.version))
+    }
+
+    /// Compares the numbers: blue's since `blue_since`, green's since `green_since`.
+    async fn look(
+        &self,
+        clients: &Clients,
+        context: &StepContext,
+        blue_since: Timestamp,
+        green_since: Timestamp,
+    ) -> Result<Look, StepError> {
+        let green = self.green.arn(context)?;
+        let now = context.now();
+        let of = async |group: &str, since| {
+            let measured = metrics::of_groups(clients, &self.balancer, &[group], (since, now)).await;
+            measured.map(|measured| measured.first().copied().unwrap_or_default()).map_err(|error| {
+                StepError::from(error)
+                    .hint("allow cloudwatch:GetMetricData, or judge by probes alone: watch: { metrics: false }")
+            })
+        };
+        let green = of(&green, green_since).await?;
+        let blue = match &self.blue {
+            Some(blue) => of(blue, blue_since).await?,
+            None => Measured::default(),
+        };
+        Ok(self.verdict(blue, green))
+    }
+
+    fn verdict(&self, blue: Measured, green: Measured) -> Look {
+        if green.sample.requests < u64::from(self.settings.requests) {
+            return Look::TooFew(green.sample);
+        }
+        let level = f64::from(self.settings.false_alarms) / 100.0 / f64::from(self.looks.max(1));
+        let chance = compare::chance(blue.sample, green.sample);
+        let failures = format!(
+            "{} of {} requests failed ({:.2} %), where {} of {} of blue's did ({:.2} %)",
+            green.sample.failed,
+            green.sample.requests,
+            green.sample.failure_rate(),
+            blue.sample.failed,
+            blue.sample.requests,
+            blue.sample.failure_rate(),
+        );
+        if chance < level {
+            return Look::Worse(format!(
+                "{failures}; by chance alone that happens with p = {chance:.1e}, below {level:.1e}"
+            ));
+        }
+        if let (Some(ours), Some(theirs), 1..) = (green.p99, blue.p99, self.settings.latency)
+            && ours > theirs * f64::from(self.settings.latency) / 100.0
+        {
+            return Look::Worse(format!(
+                "its 99th percentile of response time is {:.0} ms, where blue's is {:.0} ms and {} % of that are allowed",
+                1000.0 * ours,
+                1000.0 * theirs,
+                self.settings.latency
+            ));
+        }
+        Look::Good(failures)
+    }
+
+    async fn one_round(
+        &self,
+        clients: &Clients,
+        context: &StepContext,
+        way: Way<'_>,
+        seen: &mut Seen,
+        about: &str,
+    ) -> Result<(), StepError> {
+        seen.rounds += 1;
+        match self.probe(clients, context, way, seen).await? {
+            None => seen.bad = 0,
+            Some(wrong) => {
+                seen.bad += 1;
+                if seen.bad >= self.settings.bad_rounds {
+                    return Err(self.breach(about, &format!("{wrong} ({} rounds in a row)", seen.bad)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers what is wrong.
+    async fn probe(
+        &self,
+        clients: &Clients,
+        context: &StepContext,
+        (door, headers): Way<'_>,
+        seen: &mut Seen,
+    ) -> Result<Option<String>, StepError> {
+        let last = seen.health.take();
+        let (answers, health) = futures::join!(door.ask(headers), self.health(clients, context, last));
+        let wrong = self.wrong(answers);
+        let (at, sick) = health?;
+        seen.health = Some((at, sick.clone()));
+        Ok(wrong.or(sick))
+    }
+
+    /// What is wrong with green's servers; a good finding counts for a while, a bad one is looked at again.
+    async fn health(
+        &self,
+        clients: &Clients,
+        context: &StepContext,
+        last: Option<(Instant, Option<String>)>,
+    ) -> Result<(Instant, Option<String>), StepError> {
+        if let Some((at, None)) = last
+            && at.elapsed() < HEALTH_EVERY
+        {
+            return Ok((at, None));
+        }
+        let group = self.green.arn(context)?;
+        let health = match launch::target_health(clients, &group).await {
+            Ok(health) => health,
+            // Not to see is not to see something bad: a control plane that does not answer leaves the traffic as it is.
+            Err(error) => {
+                context.warn(format!("the health of green's servers cannot be read: {error}"), None);
+                return Ok((Instant::now(), None));
+            }
+        };
+        let healthy = launch::count_healthy(&health);
+        let wrong = (healthy < self.healthy_minimum as usize)
+            .then(|| format!("{healthy} of its servers are healthy, {} are needed", self.healthy_minimum));
+        Ok((Instant::now(), wrong))
+    }
+}
+
+fn left(about: &str, span: Duration, passed: Duration, numbers: Option<&str>) -> String {
+    let left = Span::from(Duration::from_secs(span.saturating_sub(passed).as_secs()));
+    match numbers {
+        Some(numbers) => format!("{about}, {left} left: {numbers}"),
+        None => format!("{about}, {left} left"),
+    }
+}

@@ -1,0 +1,291 @@
+//! Traffic by shares: what is counted decides. Visitors are counted into the region's metrics as its balancer would count
+//! them, since no server is there to answer them.
+
+use std::{sync::Arc, time::Duration};
+
+use alcedo_local_region::{
+    metrics::Ending as Answer,
+    state::elbv2::names::{balancer_of_listener, full_name},
+};
+use alcedo_pipeline::{
+    error::ErrorKind,
+    event::{Event, Outcome, What},
+    ids::RunId,
+    recovery::{Refusal, Wish},
+    runner::Ending,
+    version::Version,
+};
+use alcedo_stages::{
+    execute::RunError,
+    facts::Request,
+    gate::{self, GateError},
+    hold,
+    listener::{Routing, group_name},
+    site::Site,
+};
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use serde_json::{Value, json};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::{
+    broken::Bench,
+    life::{deploy, fleet},
+    support::{account::nothing_yet, journey},
+};
+
+/// The bench's version in service; the one that is about to replace it.
+const BLUE: &str = "2026.1102.100000";
+const GREEN: &str = "2026.1103.100000";
+
+/// A bench whose next deploy is of [`GREEN`], as this part of the file has it.
+async fn bench_with(changes: Value) -> (Bench, Site, Version) {
+    let mut bench = Bench::new().await;
+    let mut site = bench.account.site_with("production", changes).await;
+    site.clients.visible = bench.site.clients.visible;
+    let green = bench.account.release(&site, GREEN).await;
+    bench.before = bench.inventory().await;
+    (bench, site, green)
+}
+
+fn canary() -> Value {
+    json!({ "flip": { "canary": { "shares": [5, 25], "pause": "2m" } }, "watch": { "requests": 300, "patience": "5m" } })
+}
+
+/// So many requests a second, by the weights that the listener has; of those that are not blue's so many percent fail.
+async fn visitors(bench: &Bench, per_second: u32, failing_percent: f64) -> AbortOnDropHandle<()> {
+    let blue = fleet(&bench.site, BLUE.parse().unwrap()).await.unwrap().target_group;
+    let (account, region) = (Arc::clone(&bench.account), Arc::clone(&bench.simulation.region.region));
+    let balancer = balancer_of_listener(&account.listener).to_owned();
+    let mut dice = StdRng::seed_from_u64(7);
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let Routing::Forward { groups, .. } = account.routing().await else { continue };
+            let total: i32 = groups.iter().map(|group| group.weight).sum();
+            for _ in 0..per_second {
+                let mut at = dice.random_range(0..total);
+                let group = groups.iter().find(|group| {
+                    at -= group.weight;
+                    at < 0
+                });
+                let group = &group.unwrap().target_group;
+                let fails = *group != blue && dice.random_bool(failing_percent / 100.0);
+                let answer = Answer::Target { status: if fails { 500 } else { 200 }, took: Duration::from_millis(20) };
+                region.metrics.count(region.clock.now(), &balancer, Some(full_name(group)), answer);
+            }
+        }
+    }))
+}
+
+async fn deployed(site: &Site, version: Version) -> (Ending, Vec<Event>) {
+    let prepared = journey::prepare(site, deploy(version)).await.unwrap();
+    let (ending, events) = journey::finish(prepared).await;
+    (ending.unwrap(), events)
+}
+
+fn lines(events: &[Event]) -> Vec<&str> {
+    let lines = events.iter().filter_map(|event| match &event.what {
+        What::Output { line, .. } => Some(line.as_str()),
+        _ => None,
+    });
+    lines.collect()
+}
+
+/// How often the listener was changed.
+fn changes(bench: &Bench) -> usize {
+    bench.faults().calls().iter().filter(|call| call.operation == "ModifyListener").count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_difference_every_share_is_passed() {
+    let (bench, site, green) = bench_with(canary()).await;
+    let _visitors = visitors(&bench, 100, 0.0).await;
+    bench.faults().forget_calls();
+    let (ending, events) = deployed(&site, green).await;
+    assert_eq!(ending.outcome, Outcome::Done, "{:?}", ending.failure);
+    assert_eq!(changes(&bench), 3, "two shares, then all");
+    let said = lines(&events);
+    assert!(said.iter().any(|line| line.starts_with("with 5 % of the traffic: 0 of ")), "{said:?}");
+    assert!(said.iter().any(|line| line.starts_with("with 25 % of the traffic: 0 of ")), "{said:?}");
+    let service = fleet(&site, green).await.unwrap();
+    assert_eq!(bench.account.routing().await, Routing::to(service.target_group));
+}
+
+/// Two percent of green's requests fail, none of blue's.
+#[tokio::test(start_paused = true)]
+async fn two_percent_that_fail_stop_it_at_the_first_share() {
+    let (bench, site, green) = bench_with(canary()).await;
+    let visitors = visitors(&bench, 200, 2.0).await;
+    bench.faults().forget_calls();
+    let (ending, _) = deployed(&site, green).await;
+    drop(visitors);
+    assert_eq!(ending.outcome, Outcome::Unwound, "{:?}", ending.left);
+    let (step, error) = ending.failure.unwrap();
+    assert_eq!(step.as_str(), "flip/switch");
+    assert!(error.message.contains("went bad with 5 % of the traffic"), "{error:?}");
+    assert!(error.message.contains(" requests failed (") && error.message.contains("p = "), "{error:?}");
+    assert_eq!(changes(&bench), 2, "one share, and back");
+    bench.assert_as_before("green failed more often").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hundred_requests_are_too_few_to_judge_by() {
+    let (bench, site, green) = bench_with(canary()).await;
+    // A hundred requests in all, five of them green's.
+    let visitors = visitors(&bench, 1, 0.0).await;
+    let begun = tokio::time::Instant::now();
+    let (ending, events) = deployed(&site, green).await;
+    let took = begun.elapsed();
+    drop(visitors);
+    assert_eq!(ending.outcome, Outcome::Unwound, "{:?}", ending.left);
+    let (_, error) = ending.failure.unwrap();
+    assert_eq!(error.kind, ErrorKind::TimedOut, "{error:?}");
+    assert!(error.message.starts_with("the sample is too small: "), "{error:?}");
+    let waits = events.iter().filter_map(|event| match &event.what {
+        What::Waiting { status, .. } => Some(status.as_str()),
+        _ => None,
+    });
+    assert!(waits.into_iter().any(|status| status.contains("of 300 requests, too few to judge by")));
+    assert!(took >= Duration::from_secs(7 * 60), "the pause and the patience: {took:?}");
+    bench.assert_as_before("too few requests").await;
+}
+
+/// Numbers that nobody can read are no pass.
+#[tokio::test(start_paused = true)]
+async fn a_share_whose_numbers_cannot_be_read_is_not_passed() {
+    use alcedo_local_region::faults::{Calls, Effect, Fault, When};
+    let (bench, site, green) = bench_with(canary()).await;
+    let visitors = visitors(&bench, 100, 0.0).await;
+    let on = Calls { service: Some("monitoring".into()), ..Calls::default() };
+    let effect = Effect::Error { code: "AccessDenied".into(), status: Some(403) };
+    bench.faults().add(Fault { on, when: When::Before, effect });
+    let (ending, _) = deployed(&site, green).await;
+    drop(visitors);
+    assert_eq!(ending.outcome, Outcome::Unwound, "{:?}", ending.left);
+    let (step, error) = ending.failure.unwrap();
+    assert_eq!(step.as_str(), "flip/switch");
+    assert!(error.hints.iter().any(|hint| hint.contains("cloudwatch:GetMetricData")), "{error:?}");
+    bench.assert_as_before("the numbers could not be read").await;
+}
+
+/// Somebody sets the weights while green has its first share.
+#[tokio::test(start_paused = true)]
+async fn a_foreign_change_between_two_shares_stops_it_and_stands() {
+    let (bench, site, green) = bench_with(canary()).await;
+    let visitors = visitors(&bench, 100, 0.0).await;
+    let account = Arc::clone(&bench.account);
+    let theirs = nothing_yet();
+    let foreign = {
+        let theirs = theirs.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                if account.routing().await.serving().len() == 2 {
+                    tokio::time::sleep(Duration::from_secs(30)).await;
+                    return account.reroute(&theirs).await;
+                }
+            }
+        })
+    };
+    let (ending, _) = deployed(&site, green).await;
+    foreign.await.unwrap();
+    drop(visitors);
+    let (step, error) = ending.failure.unwrap();
+    assert_eq!((step.as_str(), error.kind), ("flip/switch", ErrorKind::Changed), "{error:?}");
+    assert_eq!(bench.account.routing().await, theirs, "it was not overwritten");
+    assert!(fleet(&site, BLUE.parse().unwrap()).await.is_some_and(|blue| blue.instances.len() == 2));
+}
+
+/// A process dies while green has a share: whoever goes on finds by the listener how far it came.
+#[tokio::test(start_paused = true)]
+async fn a_shift_is_gone_on_with_where_it_stood() {
+    let (bench, site, green) = bench_with(canary()).await;
+    let _visitors = visitors(&bench, 100, 0.0).await;
+    let prepared = journey::prepare(&site, deploy(green)).await.unwrap();
+    let run = prepared.plan.run.clone();
+    let (events, _) = tokio::sync::mpsc::unbounded_channel();
+    let running = tokio::spawn(prepared.run(events, tokio_util::sync::CancellationToken::new()));
+    while bench.account.routing().await.serving().len() < 2 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    running.abort();
+    bench.faults().forget_calls();
+    let ending = bench.recover(&run, Wish::GoOn).await.unwrap();
+    assert_eq!(ending.outcome, Outcome::Done, "{:?}", ending.failure);
+    assert_eq!(changes(&bench), 2, "the second share and all of it: the first was there");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_frozen_failure_leaves_the_traffic_and_waits_for_a_decision() {
+    let (bench, site, green) = bench_with(canary()).await;
+    let visitors = visitors(&bench, 200, 5.0).await;
+    let mut prepared = journey::prepare(&site, deploy(green)).await.unwrap();
+    prepared.plan.freeze = true;
+    let run: RunId = prepared.plan.run.clone();
+    let (ending, _) = journey::finish(prepared).await;
+    drop(visitors);
+    let ending = ending.unwrap();
+    assert_eq!(ending.outcome, Outcome::Stuck);
+    assert_eq!(bench.account.routing().await.serving().len(), 2, "both have traffic, as before the failure");
+    // The next run does not decide it.
+    let next = journey::prepare(&site, deploy(green)).await;
+    assert!(matches!(next, Err(RunError::Refused { source: Refusal::Frozen, .. })), "{:?}", next.err());
+    let ending = journey::take_up(&site, &run, Wish::GoBack).await;
+    assert_eq!(ending.outcome, Outcome::Interrupted, "{:?}", ending.left);
+    bench.assert_as_before("it was rolled back").await;
+}
+
+fn gated() -> Value {
+    json!({ "approvals": [{ "before": "flip", "within": "10m" }] })
+}
+
+/// Decides once the run has come to its gate.
+async fn decided(site: &Site, approved: bool) -> AbortOnDropHandle<()> {
+    let site = site.clone();
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let runs =
+            alcedo_pipeline::journal::open_runs(site.store.as_ref(), &site.root, &site.environment).await.unwrap();
+        let reason = Some("wait for Monday".to_owned());
+        gate::decide(&site, &runs[0], None, approved, "ada@desk".into(), reason).await.unwrap();
+        let again = gate::decide(&site, &runs[0], None, !approved, "bob@desk".into(), None).await;
+        assert!(matches!(again, Err(GateError::NothingToDecide { .. })), "{again:?}");
+    }))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gate_opens_by_one_word_and_closes_by_another_or_by_none() {
+    let (bench, site, green) = bench_with(gated()).await;
+    let somebody = decided(&site, false).await;
+    let (ending, _) = deployed(&site, green).await;
+    somebody.await.unwrap();
+    assert_eq!(ending.outcome, Outcome::Unwound);
+    let (step, error) = ending.failure.unwrap();
+    assert_eq!((step.as_str(), error.message.as_str()), ("approve/flip", "ada@desk rejected flip: wait for Monday"));
+    bench.assert_as_before("rejected").await;
+
+    let (ending, _) = deployed(&site, green).await;
+    let (_, error) = ending.failure.unwrap();
+    assert_eq!((ending.outcome, error.kind), (Outcome::Unwound, ErrorKind::TimedOut), "{error:?}");
+    bench.assert_as_before("nobody decided").await;
+
+    let somebody = decided(&site, true).await;
+    let (ending, _) = deployed(&site, green).await;
+    somebody.await.unwrap();
+    assert_eq!(ending.outcome, Outcome::Done, "{:?}", ending.failure);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hold_is_lengthened_and_ended_by_hand() {
+    let bench = Bench::new().await;
+    let (_, until) = hold::extend(&bench.site, "2h".parse().unwrap()).await.unwrap();
+    let left = until.duration_since(bench.site.now());
+    assert!((left.as_secs() - 7_200).abs() <= 1, "{left:?}");
+    let (plan, ending) = journey::run(&bench.site, Request::EndHold).await;
+    assert_eq!(ending.outcome, Outcome::Done, "{plan}");
+    assert!(fleet(&bench.site, "2026.1101.100000".parse().unwrap()).await.is_none(), "{plan}");
+    let service = fleet(&bench.site, BLUE.parse().unwrap()).await.unwrap();
+    assert_eq!((service.instances.len(), service.is_in_service()), (2, true), "{}", group_name(&service.target_group));
+    let nothing = journey::prepare(&bench.site, Request::EndHold).await;
+    assert!(matches!(nothing, Err(RunError::Plan(_))), "{:?}", nothing.err());
+}
