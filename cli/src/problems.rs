@@ -4,6 +4,7 @@ use alcedo_local_region::instances::MachineError;
 use alcedo_pipeline::{
     journal::JournalError,
     lock::{Lease, LockError},
+    recovery::Refusal,
 };
 use alcedo_stages::{
     cloud_error::{self, CloudError},
@@ -30,6 +31,8 @@ pub fn of_run(error: &RunError) -> Failure {
         RunError::Illegal { run, .. } => Failure::of(ExitCode::STUCK, error).hint(format!(
             "`alcedo runs show {run}` shows it; `alcedo sweep` removes what it has left, `alcedo runs forget {run}` ends it"
         )),
+        RunError::Refused { run, source: Refusal::Frozen } => Failure::of(ExitCode::STUCK, error)
+            .hint(format!("`alcedo resume {run}` goes on with it, `alcedo rollback --run {run}` puts the traffic back")),
         RunError::Refused { run, .. } => {
             Failure::of(ExitCode::USAGE, error).hint(format!("`alcedo runs show {run}` shows how far it came"))
         }
@@ -106,7 +109,7 @@ fn held(lease: &Lease) -> Failure {
         ))
 }
 
-fn of_journal(error: &JournalError) -> Failure {
+pub fn of_journal(error: &JournalError) -> Failure {
     let failure = Failure::of(ExitCode::of_journal(error), error);
     match error {
         JournalError::Fenced { run } => failure.hint(format!("alcedo runs show {run} shows how far it is")),

@@ -27,6 +27,9 @@ pub struct Arguments {
     /// Deploy a published version instead of building what is here
     #[arg(long, value_name = "VERSION")]
     version: Option<Version>,
+    /// On a failure after traffic has begun to move, leave it where it is and wait for `alcedo resume` or `rollback --run`
+    #[arg(long)]
+    freeze_on_failure: bool,
 }
 
 pub fn run_command(arguments: &Arguments, session: &Session) -> Result {
@@ -35,5 +38,5 @@ pub fn run_command(arguments: &Arguments, session: &Session) -> Result {
         Some(version) => format!("deploy --version {version}"),
         None => "deploy".to_owned(),
     };
-    run(session, &arguments.environment, arguments.patience, &request, &reason)
+    run(session, &arguments.environment, arguments.patience, &request, &reason, arguments.freeze_on_failure)
 }

@@ -1,8 +1,10 @@
 //! The command line, one file a command.
 
+pub mod approve;
 pub mod completions;
 pub mod deploy;
 pub mod doctor;
+pub mod hold;
 pub mod image;
 pub mod init;
 pub mod lock;
@@ -71,6 +73,12 @@ pub enum Command {
     Deploy(deploy::Arguments),
     /// Take an earlier version back into service
     Rollback(rollback::Arguments),
+    /// Let a run that waits before a stage go on
+    Approve(approve::Approve),
+    /// Have a run that waits before a stage undone
+    Reject(approve::Reject),
+    /// End, lengthen or abort the hold of what was in service before
+    Hold(hold::Arguments),
     /// Finish a run that died, was stopped or got stuck
     Resume(resume::Arguments),
     /// Show what is in service, what is held, and how healthy it is
@@ -104,6 +112,9 @@ pub fn run(command: Command, session: &Session) -> Result {
         Command::Plan(arguments) => plan::run(&arguments, session),
         Command::Deploy(arguments) => deploy::run_command(&arguments, session),
         Command::Rollback(arguments) => rollback::run_command(&arguments, session),
+        Command::Approve(arguments) => approve::approve(&arguments, session),
+        Command::Reject(arguments) => approve::reject(&arguments, session),
+        Command::Hold(arguments) => hold::run_command(&arguments, session),
         Command::Resume(arguments) => resume::run_command(&arguments, session),
         Command::Sweep(arguments) => sweep::run(&arguments, session),
         Command::Lock(arguments) => lock::run(&arguments, session),

@@ -38,5 +38,5 @@ pub fn run_command(arguments: &Arguments, session: &Session) -> Result {
         return take_up_run(session, environment, *patience, undo.as_ref(), Wish::GoBack);
     }
     let reason = to.map_or_else(|| "rollback".to_owned(), |version| format!("rollback --to {version}"));
-    run(session, environment, *patience, &Request::Rollback { to: *to }, &reason)
+    run(session, environment, *patience, &Request::Rollback { to: *to }, &reason, false)
 }

@@ -38,17 +38,19 @@ impl Patience {
     }
 }
 
-fn span(text: &str) -> std::result::Result<Duration, String> {
+pub fn span(text: &str) -> std::result::Result<Duration, String> {
     text.parse::<alcedo_pipeline::units::Span>().map(|span| span.duration()).map_err(|error| error.to_string())
 }
 
-/// Does what is asked in one environment, shows it, and says how it ended.
+/// Does what is asked in one environment, shows it, and says how it ended. With `freeze`, a failure after traffic has begun
+/// to move leaves it where it is.
 pub fn run(
     session: &Session,
     environment: &Environment,
     patience: Patience,
     request: &Request,
     reason: &str,
+    freeze: bool,
 ) -> Result {
     session.block_on(async {
         let mut signals = Signals::listen()?;
@@ -57,7 +59,8 @@ pub fn run(
         let tell = |notice: Notice| tell(&output, &notice);
         let stop = signals.stop().clone();
         let order = Order { reason, patience: patience.wait, stop: &stop, tell: &tell };
-        let prepared = prepare(&site, request, &order).await.map_err(|error| stopped_or(&signals, &error))?;
+        let mut prepared = prepare(&site, request, &order).await.map_err(|error| stopped_or(&signals, &error))?;
+        prepared.plan.freeze = freeze;
         execute(session, &site, prepared, &mut signals).await
     })
 }
@@ -106,7 +109,7 @@ pub fn take_up_run(
 }
 
 /// What is to be known before the run itself is shown.
-fn tell(output: &Output, notice: &Notice) {
+pub fn tell(output: &Output, notice: &Notice) {
     let text = match notice {
         Notice::Waiting(lease) => {
             format!("waiting for {}: {}, run {}, since {}", lease.holder, lease.reason, lease.run, moment(lease.since))

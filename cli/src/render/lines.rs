@@ -96,7 +96,7 @@ impl<W: Write> Lines<W> {
                     None => "nothing in service".to_owned(),
                 };
                 let run = &event.run;
-                let text = format!("{} {app} {version} to {environment} ({instead}), run {run}", purpose.name());
+                let text = format!("{} ({instead}), run {run}", purpose.order(app, *version, environment));
                 self.line(timeline, at, "run", &text);
                 for note in &timeline.plan.notes {
                     self.line(timeline, at, "", &format!("= {note}"));

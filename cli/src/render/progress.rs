@@ -153,7 +153,7 @@ impl<W: Write> Progress<W> {
 
     fn title(&self, timeline: &Timeline, now: Timestamp) -> String {
         let plan = &timeline.plan;
-        let what = format!("{} {} {} to {}", plan.purpose.name(), plan.app, plan.version, plan.environment);
+        let what = plan.purpose.order(&plan.app, plan.version, &plan.environment);
         let end = if timeline.outcome.is_some() { timeline.now } else { now };
         format!("{}  {}", self.paint.bold(&what), self.paint.dim(&seconds(timeline.elapsed(end))))
     }

@@ -36,12 +36,14 @@ pub fn summary(report: &Report, timeline: &Timeline, aftermath: &Aftermath, pain
     let mut text = String::new();
     let Report { app, environment, version, .. } = report;
     let took = seconds(report.seconds);
+    let run = report.purpose.run(app, *version, environment);
     let of_environment = format!("--env {environment}");
     match report.outcome {
         Some(Outcome::Done) => {
             let verb = match report.purpose {
                 Purpose::Deploy => "is in service",
                 Purpose::Rollback => "is in service again",
+                Purpose::Retire => "stays in service, and nothing is held any more",
             };
             let _ =
                 writeln!(text, "{} {} in {environment}, after {took}", paint.green(&format!("{app} {version}")), verb);
@@ -51,13 +53,13 @@ pub fn summary(report: &Report, timeline: &Timeline, aftermath: &Aftermath, pain
             stages(&mut text, report);
             if let Some((held, until)) = held(timeline) {
                 row(&mut text, "held", &format!("{held} until {}", moment(until)));
-                let undo = if report.purpose == Purpose::Deploy { "go back" } else { "go forward" };
+                let undo = if report.purpose == Purpose::Rollback { "go forward" } else { "go back" };
                 row(&mut text, undo, &format!("alcedo rollback {of_environment}"));
             }
         }
         Some(Outcome::Unwound | Outcome::Interrupted) => {
             let verb = if report.outcome == Some(Outcome::Unwound) { "failed" } else { "was interrupted" };
-            let headline = format!("{} of {app} {version} to {environment} {verb}", report.purpose.name());
+            let headline = format!("{run} {verb}");
             let _ = writeln!(text, "{} after {took}", paint.yellow(&headline));
             row(&mut text, "undone", "everything it made");
             match report.replaces {
@@ -68,13 +70,12 @@ pub fn summary(report: &Report, timeline: &Timeline, aftermath: &Aftermath, pain
             row(&mut text, "details", &format!("alcedo runs show {} {of_environment}", report.run));
         }
         Some(Outcome::Superseded) => {
-            let headline =
-                format!("{} of {app} {version} to {environment} was settled by a later run", report.purpose.name());
+            let headline = format!("{run} was settled by a later run");
             let _ = writeln!(text, "{} after {took}", paint.yellow(&headline));
             stages(&mut text, report);
         }
         Some(Outcome::Stuck) | None => {
-            let headline = format!("{} of {app} {version} to {environment} is stuck", report.purpose.name());
+            let headline = format!("{run} is stuck");
             let _ = writeln!(text, "{} after {took}", paint.red(&headline));
             leftovers::of_a_stuck_run(&mut text, timeline, aftermath.bucket.as_deref());
             row(&mut text, "details", &format!("alcedo runs show {} {of_environment}", report.run));

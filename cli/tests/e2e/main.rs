@@ -11,6 +11,7 @@ mod bad_luck;
 mod cold_rollback;
 mod engine;
 mod failures;
+mod flips;
 mod interrupted;
 mod inventory;
 mod killed;

@@ -27,8 +27,8 @@ use crate::{
 /// The bucket that the example's pipeline file names.
 pub const BUCKET: &str = "alcedo-local";
 
-/// The balancer's nodes in the profile `quick`: each is an address of this machine.
-const NODES: [Ipv4Addr; 2] = [Ipv4Addr::new(127, 0, 0, 1), Ipv4Addr::new(127, 0, 0, 2)];
+/// How many nodes the balancer has in the profile `quick`.
+const NODES: u8 = 2;
 
 /// Requests to each node that must agree before one version is said to answer.
 const SAMPLES: usize = 5;
@@ -38,6 +38,8 @@ pub struct World {
     pub app: App,
     /// Where the balancer listens.
     pub port: u16,
+    /// How many nodes the balancer has: each is an address of this machine.
+    nodes: u8,
     pub runtime: Runtime,
     region: Region,
     clients: OnceLock<Clients>,
@@ -58,6 +60,11 @@ struct Region {
 impl World {
     /// A region that runs and holds nothing, and the example as the first commit of a repository.
     pub fn new(what: &str) -> Self {
+        Self::with_lags(what, NODES, &[])
+    }
+
+    /// The same with a balancer of so many nodes, and other delays than the profile's.
+    pub fn with_lags(what: &str, nodes: u8, lags: &[&str]) -> Self {
         let seat = seats::take();
         let began = Instant::now();
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -75,17 +82,20 @@ impl World {
         let name = format!("e2e-{}", hex(rand::random()));
         let region = Region { name, engine, home: folder.path().to_owned(), endpoint_port };
         eprintln!("{what}: region {}, balancer on port {port}", region.name);
-        let world = Self { app, port, runtime, region, clients: OnceLock::new(), began, folder, _seat: seat };
-        world.prepare();
+        let world = Self { app, port, nodes, runtime, region, clients: OnceLock::new(), began, folder, _seat: seat };
+        world.prepare(lags);
         world
     }
 
-    fn prepare(&self) {
+    fn prepare(&self, lags: &[&str]) {
         // The base root is made once for all tests and all that come after; where it is there, this takes no time.
         static BASE: OnceLock<()> = OnceLock::new();
         BASE.get_or_init(|| drop(self.run(&["image", "build"]).expect(0)));
         let port = self.region.endpoint_port.to_string();
-        self.run(&["region", "start", "--name", &self.region.name, "--port", &port]).expect(0);
+        let nodes = format!("balancer-nodes={}", self.nodes);
+        let mut start = vec!["region", "start", "--name", &self.region.name, "--port", &port, "--lag", &nodes];
+        start.extend(lags.iter().flat_map(|lag| ["--lag", lag]));
+        self.run(&start).expect(0);
     }
 
     /// `alcedo` in the app's folder. No variable of the machine that runs the tests has a say.
@@ -144,7 +154,7 @@ impl World {
     }
 
     pub fn nodes(&self) -> Vec<SocketAddr> {
-        NODES.iter().map(|node| SocketAddr::from((*node, self.port))).collect()
+        (1..=self.nodes).map(|node| SocketAddr::from((Ipv4Addr::new(127, 0, 0, node), self.port))).collect()
     }
 
     pub fn traffic(&self) -> Traffic {

@@ -40,6 +40,7 @@ impl Story {
             purpose: Purpose::Deploy,
             version: "2026.1120.190512".parse().unwrap(),
             commit: None,
+            freeze: false,
             replaces: Some("2026.1119.80000".parse().unwrap()),
             made_at: now,
             notes: vec!["bake: alcedo-hello has the same fingerprint".to_owned()],
