@@ -14,11 +14,16 @@ use bollard::{
     query_parameters::{ImportImageOptionsBuilder, ListImagesOptionsBuilder, TagImageOptionsBuilder},
 };
 use futures::TryStreamExt;
+use nix::{
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
+};
 use sha2::{Digest, Sha256};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
-    process::Command,
+    process::{Child, Command},
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     event::{ImageEvent, LINE_LIMIT, Sink, Stream},
@@ -41,6 +46,9 @@ const BOOTSTRAP_DEADLINE: Duration = Duration::from_secs(30 * 60);
 const IMPORT_DEADLINE: Duration = Duration::from_secs(10 * 60);
 /// For the engine's answers from what it knows.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
+
+/// For mmdebstrap to remove what it has half made, once it is told to end.
+const LAST_WORK: Duration = Duration::from_secs(15);
 
 /// The pause before asking again whether another process's bootstrap has ended.
 const TURN_PAUSE: Duration = Duration::from_millis(200);
@@ -72,6 +80,8 @@ pub enum BootstrapError {
     Start { source: io::Error },
     #[error("{TOOL} failed ({status}); its last lines:\n{}", last_lines.join("\n"))]
     Failed { status: std::process::ExitStatus, last_lines: Vec<String> },
+    #[error("making the root was cancelled")]
+    Cancelled,
     #[error("{what} took longer than {} s", deadline.as_secs())]
     Late { what: &'static str, deadline: Duration },
     #[error("the work folder of the bootstrap cannot be used")]
@@ -96,7 +106,7 @@ impl BootstrapError {
                 Some("about 1 GB is needed in the folder for temporary files; TMPDIR names another one")
             }
             Self::Lost { .. } => Some("was it removed by someone else? Run it again"),
-            Self::Start { .. } | Self::Engine { .. } => None,
+            Self::Start { .. } | Self::Engine { .. } | Self::Cancelled => None,
         }
     }
 }
@@ -132,11 +142,16 @@ fn is_called(tag: &str, reference: &str) -> bool {
 /// and, the newest, as `alcedo/<recipe>:latest`.
 ///
 /// # Errors
-/// mmdebstrap is missing or fails, or the engine refuses. Nothing is left behind then.
-pub async fn bootstrap(docker: &Docker, recipe: &Recipe, progress: &Sink) -> Result<BaseImage, BootstrapError> {
+/// mmdebstrap is missing or fails, the engine refuses, or `cancel` ends it. Nothing is left behind then.
+pub async fn bootstrap(
+    docker: &Docker,
+    recipe: &Recipe,
+    progress: &Sink,
+    cancel: &CancellationToken,
+) -> Result<BaseImage, BootstrapError> {
     let image = match find(docker, recipe).await? {
         Some(image) => image,
-        None => make_once(docker, recipe, progress).await?,
+        None => make_once(docker, recipe, progress, cancel).await?,
     };
     // Also where it was there already: going back to an earlier recipe makes its root the latest again.
     let latest = TagImageOptionsBuilder::new().repo(&recipe.repository()).tag("latest").build();
@@ -145,14 +160,23 @@ pub async fn bootstrap(docker: &Docker, recipe: &Recipe, progress: &Sink) -> Res
 }
 
 /// Makes the root, unless another process of this user does so meanwhile: then that one's is taken.
-async fn make_once(docker: &Docker, recipe: &Recipe, progress: &Sink) -> Result<BaseImage, BootstrapError> {
+async fn make_once(
+    docker: &Docker,
+    recipe: &Recipe,
+    progress: &Sink,
+    cancel: &CancellationToken,
+) -> Result<BaseImage, BootstrapError> {
     let began = Instant::now();
     let user = fs::metadata("/proc/self").map_err(|source| BootstrapError::Work { source })?.uid();
-    let _turn = wait_for_turn(&std::env::temp_dir().join(format!("alcedo-bootstrap-{user}.lock")), progress).await?;
+    let path = std::env::temp_dir().join(format!("alcedo-bootstrap-{user}.lock"));
+    let _turn = tokio::select! {
+        turn = wait_for_turn(&path, progress) => turn?,
+        () = cancel.cancelled() => return Err(BootstrapError::Cancelled),
+    };
     if let Some(image) = find(docker, recipe).await? {
         return Ok(image);
     }
-    make(docker, recipe, progress).await?;
+    make(docker, recipe, progress, cancel).await?;
     let image = find(docker, recipe).await?.ok_or_else(|| BootstrapError::Lost { reference: recipe.reference() })?;
     Ok(BaseImage { reused: false, took: began.elapsed(), ..image })
 }
@@ -179,7 +203,12 @@ async fn wait_for_turn(path: &Path, progress: &Sink) -> Result<File, BootstrapEr
     }
 }
 
-async fn make(docker: &Docker, recipe: &Recipe, progress: &Sink) -> Result<(), BootstrapError> {
+async fn make(
+    docker: &Docker,
+    recipe: &Recipe,
+    progress: &Sink,
+    cancel: &CancellationToken,
+) -> Result<(), BootstrapError> {
     let work = |source| BootstrapError::Work { source };
     let folder = tempfile::tempdir().map_err(work)?;
     // Without root, mmdebstrap's hooks run as another user, who must be able to read what is here. Nothing is secret.
@@ -189,14 +218,17 @@ async fn make(docker: &Docker, recipe: &Recipe, progress: &Sink) -> Result<(), B
 
     progress(ImageEvent::Started { what: format!("making the root of {}", recipe.name()) });
     let root = folder.path().join("root.tar");
-    let run = run_tool(recipe, folder.path(), &root, progress);
+    let run = run_tool(recipe, folder.path(), &root, progress, cancel);
     tokio::time::timeout(BOOTSTRAP_DEADLINE, run)
         .await
         .map_err(|_| BootstrapError::Late { what: "making the root", deadline: BOOTSTRAP_DEADLINE })??;
 
     progress(ImageEvent::Started { what: format!("importing {}", recipe.reference()) });
     let packages = fs::read(folder.path().join("packages")).map_err(work)?;
-    import(docker, recipe, &root, &packages).await
+    tokio::select! {
+        imported = import(docker, recipe, &root, &packages) => imported,
+        () = cancel.cancelled() => Err(BootstrapError::Cancelled),
+    }
 }
 
 /// The layer of the recipe's own files and its units' links.
@@ -269,22 +301,62 @@ fn run_arguments(recipe: &Recipe, folder: &Path, root: &Path) -> Vec<String> {
     arguments
 }
 
-async fn run_tool(recipe: &Recipe, folder: &Path, root: &Path, progress: &Sink) -> Result<(), BootstrapError> {
+/// mmdebstrap and everything it has started, in a process group of its own: a Ctrl-C in a terminal is for whoever runs it,
+/// and decides by itself when it ends.
+struct Group(Option<Pid>);
+
+impl Group {
+    /// Asks it to end, which lets it remove what it has half made; then makes it.
+    async fn end(mut self, child: &mut Child) {
+        let Some(group) = self.0 else { return };
+        let _ = killpg(group, Signal::SIGTERM);
+        let _ = tokio::time::timeout(LAST_WORK, child.wait()).await;
+        // Whoever of it has not heard.
+        let _ = killpg(group, Signal::SIGKILL);
+        self.0 = None;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            let _ = killpg(group, Signal::SIGKILL);
+        }
+    }
+}
+
+async fn run_tool(
+    recipe: &Recipe,
+    folder: &Path,
+    root: &Path,
+    progress: &Sink,
+    cancel: &CancellationToken,
+) -> Result<(), BootstrapError> {
     let mut child = Command::new(TOOL)
         .args(run_arguments(recipe, folder, root))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
+        .process_group(0)
         .kill_on_drop(true)
         .spawn()
         .map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => BootstrapError::NoTool,
             _ => BootstrapError::Start { source },
         })?;
+    let mut group = Group(child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw));
     let mut last_lines = Vec::with_capacity(LAST_LINES + 1);
     if let Some(stderr) = child.stderr.take() {
         let mut lines = BufReader::new(stderr).split(b'\n');
-        while let Some(line) = lines.next_segment().await.map_err(|source| BootstrapError::Work { source })? {
+        loop {
+            let line = tokio::select! {
+                line = lines.next_segment() => line.map_err(|source| BootstrapError::Work { source })?,
+                () = cancel.cancelled() => {
+                    group.end(&mut child).await;
+                    return Err(BootstrapError::Cancelled);
+                }
+            };
+            let Some(line) = line else { break };
             let mut text = String::from_utf8_lossy(&line).trim_end().to_owned();
             text.truncate(text.floor_char_boundary(LINE_LIMIT));
             last_lines.push(text.clone());
@@ -295,6 +367,7 @@ async fn run_tool(recipe: &Recipe, folder: &Path, root: &Path, progress: &Sink) 
         }
     }
     let status = child.wait().await.map_err(|source| BootstrapError::Work { source })?;
+    group.0 = None;
     if status.success() { Ok(()) } else { Err(BootstrapError::Failed { status, last_lines }) }
 }
 

@@ -9,6 +9,7 @@ use alcedo_images::{
     event::{ImageEvent, Sink},
     recipe::{DIGEST_LABEL, PACKAGES_LABEL, RECIPE_LABEL, Recipe},
 };
+use tokio_util::sync::CancellationToken;
 
 /// What the base image may take in the engine; more packages than a server needs would show here.
 const SIZE_LIMIT_BYTES: u64 = 200_000_000;
@@ -22,7 +23,7 @@ async fn the_recipe_becomes_an_image_once() {
         ImageEvent::Line { text, .. } => println!("  {text}"),
         ImageEvent::Skipped { lines } => println!("  … {lines} lines"),
     });
-    let made = bootstrap(engine.docker(), &recipe, &told)
+    let made = bootstrap(engine.docker(), &recipe, &told, &CancellationToken::new())
         .await
         .unwrap_or_else(|error| panic!("{error}; {}", error.hint().unwrap_or_default()));
     println!("{} MB in {:?} (reused: {})", made.size_bytes / 1_000_000, made.took, made.reused);
@@ -31,7 +32,7 @@ async fn the_recipe_becomes_an_image_once() {
     assert!(made.size_bytes < SIZE_LIMIT_BYTES, "{} bytes", made.size_bytes);
 
     let quiet: Sink = Arc::new(|event| panic!("nothing is left to do, but: {event:?}"));
-    let again = bootstrap(engine.docker(), &recipe, &quiet).await.expect("it is there");
+    let again = bootstrap(engine.docker(), &recipe, &quiet, &CancellationToken::new()).await.expect("it is there");
     assert!(again.reused && again.took == Duration::ZERO);
 
     let image = engine.docker().inspect_image(&made.reference).await.expect("the engine has it");

@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use alcedo_images::{
     base::BuildBase,
-    bootstrap,
+    bootstrap::{self, BootstrapError},
     build::{self, BuildError, BuildSpec},
     build_image::{self, BuildRoot, BuildRootError},
     commit,
@@ -146,7 +146,10 @@ impl RunBuild {
         let root = match (&self.build.recipe, &self.build.image) {
             (Some(name), _) => {
                 let recipe = recipe(site, name)?;
-                let base = bootstrap::bootstrap(engine.docker(), &recipe, &sink).await.map_err(|error| {
+                let base = bootstrap::bootstrap(engine.docker(), &recipe, &sink, cancel).await.map_err(|error| {
+                    if matches!(error, BootstrapError::Cancelled) {
+                        return StepError::interrupted();
+                    }
                     let hint = error.hint();
                     let error =
                         StepError::failed(format!("the root of recipe {name} could not be made")).because(error);
@@ -165,7 +168,11 @@ fn no_root(error: BuildRootError) -> StepError {
     if matches!(error, BuildRootError::Cancelled) {
         return StepError::interrupted();
     }
-    let mut hints: Vec<String> = error.last_lines().iter().map(|line| format!("last output: {line}")).collect();
+    let last: Vec<String> = error.last_lines().to_vec();
+    let mut hints = Vec::new();
+    if !last.is_empty() {
+        hints.push(format!("its last lines:\n  {}", last.join("\n  ")));
+    }
     hints.extend(error.hint().map(str::to_owned));
     let error = StepError::failed("the root to build in could not be made").because(error);
     hints.into_iter().fold(error, StepError::hint)

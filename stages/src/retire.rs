@@ -1,7 +1,7 @@
 //! Retire: from here on nothing is undone. A fleet drains, its servers end, its target group goes; then images and
 //! artifacts beyond the retention.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use alcedo_pipeline::{
     context::StepContext,
@@ -51,8 +51,17 @@ impl Drain {
             return Err(StepError::new(ErrorKind::Changed, format!("{name} is in service again; it is not retired"))
                 .hint("somebody changed the listener; `alcedo status` shows what is in service"));
         }
-        if !self.instances.is_empty() {
-            let targets = self.instances.iter().map(|id| TargetDescription::builder().id(id).build()).collect();
+        // The group is the fleet's own: whatever else is registered in it, such as a server that was stopped or has ended
+        // since the plan was made, would keep it from getting empty.
+        let registered = match launch::target_health(clients, &self.target_group).await {
+            Ok(health) => health,
+            Err(error) if error.is("TargetGroupNotFound") => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let registered = registered.iter().filter_map(|target| target.target()?.id());
+        let leaving: BTreeSet<&str> = self.instances.iter().map(String::as_str).chain(registered).collect();
+        if !leaving.is_empty() {
+            let targets = leaving.into_iter().map(|id| TargetDescription::builder().id(id).build()).collect();
             let call = clients.elb.deregister_targets().target_group_arn(&self.target_group).set_targets(Some(targets));
             if let Err(error) = call.send().await {
                 let error = CloudError::of("deregister the servers", error);

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use alcedo_images::{
-    bootstrap::{self, BaseImage, bootstrap},
+    bootstrap::{self, BaseImage, BootstrapError, bootstrap},
     engine::{self, Engine},
     event::{ImageEvent, Sink},
     recipe::{self, Recipe},
@@ -17,6 +17,7 @@ use crate::{
     output::{Form, Output},
     project,
     session::Session,
+    signals::Signals,
     words::{bytes, clean, seconds, table},
 };
 
@@ -46,18 +47,25 @@ Examples:
 pub fn run(arguments: Arguments, session: &Session) -> Result {
     session.block_on(async {
         match arguments.command {
-            Command::Build { recipes } => build(recipes, session).await,
+            Command::Build { recipes } => build(recipes, session, &Signals::listen()?).await,
             Command::List => list(session).await,
         }
     })
 }
 
-async fn build(named: Vec<String>, session: &Session) -> Result {
+async fn build(named: Vec<String>, session: &Session, signals: &Signals) -> Result {
     let named = if named.is_empty() { recipes_of_the_file(session)? } else { named };
     let recipes = named.iter().map(|name| load(name)).collect::<Result<Vec<_>>>()?;
     let engine = connect().await?;
     for recipe in recipes {
-        let image = bootstrap(engine.docker(), &recipe, &sink(session.output)).await.map_err(|error| {
+        let made = bootstrap(engine.docker(), &recipe, &sink(session.output), signals.stop()).await;
+        let image = made.map_err(|error| {
+            if let (BootstrapError::Cancelled, Some(signal)) = (&error, signals.first()) {
+                return Failure::new(
+                    ExitCode::of_signal(signal),
+                    format!("stopped by {signal}; nothing is left of it"),
+                );
+            }
             let failure = Failure::of(ExitCode::FAILED, &error);
             match error.hint() {
                 Some(hint) => failure.hint(hint),

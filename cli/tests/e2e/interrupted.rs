@@ -9,16 +9,19 @@ use crate::{
     world::World,
 };
 
+/// When the builder's script has said its first word, which is later than the step's beginning.
+const PROVISIONING: &str = "the first output of bake/provision";
 const HOLD: &str = "hold: { for: 10m, attended: false }";
 
 /// Every stage before the point of no return, and the steps in which most is open, each with the signal that comes when it
 /// begins and the exit code that stands for it.
-const MOMENTS: [(&str, Signal, i32); 9] = [
+const MOMENTS: [(&str, Signal, i32); 10] = [
     ("build", Signal::SIGINT, 130),
     ("publish", Signal::SIGINT, 130),
     ("bake", Signal::SIGINT, 130),
     // The builder runs, its port 22 is open, and somebody is logged in.
     ("bake/provision", Signal::SIGHUP, 129),
+    (PROVISIONING, Signal::SIGINT, 130),
     ("launch", Signal::SIGINT, 130),
     ("smoke", Signal::SIGINT, 130),
     ("flip", Signal::SIGINT, 130),
@@ -87,9 +90,58 @@ fn after_the_point_of_no_return(world: &World, v1: &str) {
 /// Deploys, and stops it as soon as the stage or step begins.
 fn stopped(world: &World, stage: &str, signal: Signal) -> Ended {
     let mut run = world.begin(&["deploy"]);
-    run.until_begins(stage);
+    match stage {
+        PROVISIONING => {
+            run.until(stage, |event| event["event"] == "output" && event["step"] == "bake/provision");
+        }
+        stage => run.until_begins(stage),
+    }
     run.signal(signal);
     run.end()
+}
+
+/// A base image that is stopped in the making: nothing of it goes on, and nothing of it stays.
+#[test]
+fn told_to_stop_a_base_image_leaves_nothing() {
+    let world = World::new("base-image");
+    let recipe = world.path().join("app/recipes/stopped");
+    std::fs::create_dir_all(&recipe).expect("a folder can be made");
+    std::fs::write(
+        recipe.join("recipe.yaml"),
+        "version: 1\nname: stopped\nsuite: bookworm\ncomponents: [main]\nmirror: http://deb.debian.org/debian\n\
+         security_mirror: http://deb.debian.org/debian-security\npackages: [usr-is-merged]\n",
+    )
+    .expect("it can be written");
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let run = world.begin(&["image", "build", "./recipes/stopped"]);
+        let begun = Instant::now();
+        while !processes_of(&world).iter().any(|name| name.contains("mmdebstrap")) {
+            assert!(begun.elapsed() < Duration::from_secs(60), "mmdebstrap was not started");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        // It has made its folders by then.
+        std::thread::sleep(Duration::from_secs(2));
+        run.signal(signal);
+        run.end().expect(if signal == Signal::SIGTERM { 143 } else { 130 });
+        let left: Vec<String> = processes_of(&world).into_iter().filter(|it| !it.contains("alcedo")).collect();
+        assert_eq!(left, [""; 0], "after {signal}");
+        let files = std::fs::read_dir(world.path().join("tmp")).expect("it is there").flatten();
+        // The lock that keeps two from making a root at once stays: whoever removed it could let two of them through.
+        let files: Vec<_> = files.map(|file| file.file_name().into_string().expect("a name")).collect();
+        assert!(files.iter().all(|name| name.starts_with("alcedo-bootstrap-")), "after {signal}: {files:?}");
+    }
+    world.empty_tmp();
+}
+
+/// The command lines of the processes whose folder for temporary files is this world's.
+fn processes_of(world: &World) -> Vec<String> {
+    let tmp = format!("TMPDIR={}", world.path().join("tmp").display());
+    let processes = std::fs::read_dir("/proc").expect("it is there").flatten().map(|process| process.path());
+    let of_world = processes.filter(|process| {
+        let environment = std::fs::read(process.join("environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|variable| variable == tmp.as_bytes())
+    });
+    of_world.map(|it| String::from_utf8_lossy(&std::fs::read(it.join("cmdline")).unwrap_or_default()).into()).collect()
 }
 
 /// A second Ctrl-C leaves at once, and says what stands and until when; the watchdog ends what is leased. A reader that goes

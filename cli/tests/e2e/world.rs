@@ -222,6 +222,11 @@ impl World {
         self.folder.path()
     }
 
+    /// A moment as [`World::tell`] shows it.
+    pub fn second(&self, at: Instant) -> f64 {
+        (at - self.began).as_secs_f64()
+    }
+
     /// Says how long a part of a test took: the tests have a budget.
     pub fn tell(&self, what: &str) {
         eprintln!("{:6.1} s  {what}", self.began.elapsed().as_secs_f64());

@@ -23,7 +23,14 @@ pub async fn engine() -> Engine {
 /// The recipe's root, made if the engine does not have it yet.
 pub async fn base(engine: &Engine) -> BaseImage {
     let recipe = Recipe::load("debian-bookworm").unwrap();
-    bootstrap::bootstrap(engine.docker(), &recipe, &alcedo_images::event::silent()).await.unwrap()
+    bootstrap::bootstrap(
+        engine.docker(),
+        &recipe,
+        &alcedo_images::event::silent(),
+        &tokio_util::sync::CancellationToken::new(),
+    )
+    .await
+    .unwrap()
 }
 
 /// A sink that keeps everything, and what it kept.

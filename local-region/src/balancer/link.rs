@@ -18,12 +18,12 @@ use async_trait::async_trait;
 use pingora_core::{
     Error, ErrorType,
     connectors::l4::Connect,
-    protocols::l4::{socket::SocketAddr, stream::Stream},
+    protocols::l4::{socket::SocketAddr, stream::Stream, virt::VirtualSocketStream},
     upstreams::peer::Tracing,
 };
 use tokio::net::TcpStream;
 
-use super::upstreams::Upstream;
+use super::{upgrade::Hesitant, upstreams::Upstream};
 
 /// How long an application load balancer tries to connect to a target before it answers 504 (*Troubleshoot your
 /// Application Load Balancers*).
@@ -37,11 +37,13 @@ pub struct Link {
     upstream: Arc<Upstream>,
     node: usize,
     id: u64,
+    /// Whether its request asks for another protocol.
+    upgrades: bool,
 }
 
 impl Link {
-    pub fn new(upstream: Arc<Upstream>, node: usize) -> Self {
-        Self { upstream, node, id: NEXT_ID.fetch_add(1, Ordering::Relaxed) }
+    pub fn new(upstream: Arc<Upstream>, node: usize, upgrades: bool) -> Self {
+        Self { upstream, node, id: NEXT_ID.fetch_add(1, Ordering::Relaxed), upgrades }
     }
 
     async fn connected(&self) -> io::Result<TcpStream> {
@@ -55,6 +57,7 @@ impl Link {
 impl Connect for Link {
     async fn connect(&self, _: &SocketAddr) -> pingora_core::Result<Stream> {
         match tokio::time::timeout(CONNECT_TIMEOUT, self.connected()).await {
+            Ok(Ok(stream)) if self.upgrades => Ok(VirtualSocketStream::new(Box::new(Hesitant::new(stream))).into()),
             Ok(Ok(stream)) => Ok(stream.into()),
             Ok(Err(error)) => {
                 let kind = match error.kind() {

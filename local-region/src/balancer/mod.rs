@@ -6,7 +6,7 @@
 //! | `routes`, `view` | what the records say about requests, as values and made ready for use |
 //! | `propagation`, `nodes` | how the nodes take changes up one after another; their addresses and gates |
 //! | `router`, `answers`, `stickiness` | the way of a request |
-//! | `upstreams`, `link` | what is known of each target, and the connections to it |
+//! | `upstreams`, `link`, `upgrade` | what is known of each target, and the connections to it |
 //! | `checker`, `probe` | health checks: when, and how |
 //! | `ports` | the sockets, from CreateListener to the nodes |
 //!
@@ -37,6 +37,7 @@ mod propagation;
 mod router;
 mod routes;
 mod stickiness;
+mod upgrade;
 mod upstreams;
 mod view;
 

@@ -186,11 +186,13 @@ impl ProxyHttp for Router {
         };
         let upstream = &request.upstream;
         let mut peer = HttpPeer::new(upstream.address, false, String::new());
-        peer.group_key = upstream.pool(self.node.index);
+        let upgrades = session.is_upgrade_req();
+        // A connection that is to become something else is a new one: no pool has this key.
+        peer.group_key = if upgrades { !upstream.pool(self.node.index) } else { upstream.pool(self.node.index) };
         peer.options.read_timeout = Some(listener.idle_timeout);
         peer.options.write_timeout = Some(listener.idle_timeout);
         peer.options.idle_timeout = Some(listener.idle_timeout);
-        let link = Link::new(Arc::clone(upstream), self.node.index);
+        let link = Link::new(Arc::clone(upstream), self.node.index, upgrades);
         peer.options.tracer = Some(Tracer(Box::new(link.clone())));
         peer.options.custom_l4 = Some(Arc::new(link));
         Ok(Box::new(peer))

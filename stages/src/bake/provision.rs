@@ -194,6 +194,9 @@ fn mismatch(error: BaseMismatch) -> StepError {
 }
 
 fn failed(error: provision::ProvisionError) -> StepError {
+    if matches!(error, provision::ProvisionError::Cancelled) {
+        return StepError::interrupted();
+    }
     let hint = error.hint();
     let last: Vec<String> = error.last_lines().to_vec();
     let mut step = StepError::failed("the builder could not be provisioned");

@@ -142,6 +142,9 @@ fn named_like(group: &TargetGroup, prefix: &str) -> bool {
     group.target_group_name().is_some_and(|name| name.starts_with(prefix))
 }
 
+/// States of a server that is not ending. One that is stopped is its fleet's all the same: it can be started again.
+const ALIVE: [&str; 4] = ["pending", "running", "stopping", "stopped"];
+
 /// The app's servers that are not ending, by version and run.
 async fn instances(site: &Site) -> Result<BTreeMap<Owner, Vec<String>>, CloudError> {
     let filter = |name: &str, value: &str| Filter::builder().name(name).values(value).build();
@@ -152,7 +155,9 @@ async fn instances(site: &Site) -> Result<BTreeMap<Owner, Vec<String>>, CloudErr
         .filters(filter(&format!("tag:{}", tags::APP), &site.pipeline.app))
         .filters(filter(&format!("tag:{}", tags::ENVIRONMENT), &site.environment))
         .filters(filter(&format!("tag:{}", tags::STEP), crate::launch::INSTANCES))
-        .filters(Filter::builder().name("instance-state-name").values("pending").values("running").build());
+        .filters(
+            Filter::builder().name("instance-state-name").set_values(Some(ALIVE.map(str::to_owned).to_vec())).build(),
+        );
     let mut pages = call.into_paginator().send();
     let mut found: BTreeMap<Owner, Vec<String>> = BTreeMap::new();
     while let Some(page) = pages.next().await {

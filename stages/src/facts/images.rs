@@ -1,5 +1,6 @@
 //! Server images: the base to start from, and those of this app.
 
+use alcedo_images::recipe::Recipe;
 use alcedo_pipeline::file::Base;
 use aws_sdk_ec2::types::{Filter, Image as Ami, ImageState};
 
@@ -18,13 +19,15 @@ pub(super) async fn base(site: &Site, base: &Base) -> Result<BaseImage, FactsErr
     let call = site.clients.ec2.describe_images();
     let filter = |name: &str, value: &str| Filter::builder().name(name).values(value).build();
     let (call, hint) = match base {
-        Base { recipe: Some(name), .. } => {
-            let digest = recipe_digest(site, name)?;
+        Base { recipe: Some(place), .. } => {
+            let recipe = recipe(site, place)?;
+            // A recipe of the project is named by its folder in the file, and by its own name everywhere else.
+            let (name, digest) = (recipe.name(), recipe.digest());
             let call = call
                 .filters(filter(&format!("tag:{RECIPE}"), name))
                 .filters(filter(&format!("tag:{RECIPE_DIGEST}"), &digest));
             let hint = match site.is_local() {
-                true => format!("run `alcedo image build {name}`"),
+                true => format!("run `alcedo image build {place}`"),
                 false => format!(
                     "no image in this account carries the tags {RECIPE}={name} and {RECIPE_DIGEST}={digest}; import the recipe's root \
                      there, or start from a vendor's image with bake.base.ami or bake.base.owner and name"
@@ -59,11 +62,11 @@ pub(super) async fn base(site: &Site, base: &Base) -> Result<BaseImage, FactsErr
     })
 }
 
-/// The digest of a recipe that the file names: built in, or a folder of the project.
-pub fn recipe_digest(site: &Site, name: &str) -> Result<String, FactsError> {
-    crate::build::recipe(site, name).map(|recipe| recipe.digest()).map_err(|error| {
+/// A recipe that the file names: built in, or a folder of the project.
+fn recipe(site: &Site, place: &str) -> Result<Recipe, FactsError> {
+    crate::build::recipe(site, place).map_err(|error| {
         FactsError::missing(
-            format!("recipe {name} cannot be used: {error}"),
+            format!("recipe {place} cannot be used: {error}"),
             "`alcedo image list` shows the built-in recipes",
         )
     })

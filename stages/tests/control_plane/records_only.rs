@@ -18,6 +18,7 @@ use alcedo_stages::{
     facts::{self, Request},
     listener::{self, Routing, Weighted},
     site::Site,
+    tags::Tags,
 };
 use futures::FutureExt;
 use jiff::{SignedDuration, Timestamp};
@@ -26,7 +27,7 @@ use serde_json::json;
 use crate::{
     life::{self, assert_done, deploy, fleet},
     support::{
-        account::{Account, nothing_yet},
+        account::{Account, image, nothing_yet},
         inventory, journey,
         region::LocalRegion,
         staged::Staged,
@@ -299,4 +300,36 @@ async fn a_store_that_loses_a_race_says_so() {
     store.remove("one", &newer).await.unwrap();
     assert!(store.replace("one", b"fifth".to_vec(), &newer).await.is_err_and(conflict), "it is gone");
     assert!(store.read("one").await.unwrap().is_none());
+}
+
+/// A recipe in the project's folder is named by its path in the file, and by its own name in the region.
+#[tokio::test(start_paused = true)]
+async fn a_base_image_of_the_projects_own_recipe_is_found() {
+    let bench = crate::broken::Bench::new().await;
+    let account = &bench.account;
+    let built_in = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../images/recipes/debian-bookworm");
+    let own = account.project.path().join("recipes/web");
+    copy(&built_in, &own);
+    let manifest = std::fs::read_to_string(own.join("recipe.yaml")).unwrap();
+    std::fs::write(own.join("recipe.yaml"), manifest.replace("name: debian-bookworm", "name: web")).unwrap();
+    let digest = alcedo_images::recipe::Recipe::load(own.to_str().unwrap()).unwrap().digest();
+    let tags = Tags::default().with("alcedo:recipe", "web").with("alcedo:recipe-digest", &digest);
+    let image = image(&account.clients, &account.base, &account.subnets[0], "alcedo/web/1", &tags).await;
+
+    let changes = json!({ "bake": { "base": { "ami": null, "recipe": "./recipes/web" } } });
+    let site = account.site_with("production", changes).await;
+    let base = facts::base(&site).await.unwrap();
+    assert_eq!((base.ami, base.recipe_digest), (image, Some(digest)));
+}
+
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
 }

@@ -21,9 +21,9 @@ use serde_json::json;
 
 use crate::{
     broken::Bench,
-    life::assert_done,
+    life::{assert_done, fleet},
     support::{
-        account::{Account, BUCKET},
+        account::{Account, BUCKET, state},
         inventory, journey,
         region::LocalRegion,
         staged::Staged,
@@ -271,4 +271,30 @@ async fn beyond_the_retention_stays_what_a_fleet_the_hold_or_a_pin_refers_to() {
     assert!(site.unpin(versions[0]).await.unwrap());
     assert!(!site.unpin(versions[0]).await.unwrap());
     assert_eq!(found().await.len(), beyond.len() + 2, "its image and its artifact");
+}
+
+/// Somebody has stopped a server of each fleet: it is the fleet's all the same, and the deploy that retires a fleet retires
+/// it as well.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_stopped_is_its_fleets() {
+    let bench = Bench::new().await;
+    let mut stopped = Vec::new();
+    for version in ["2026.1101.100000", "2026.1102.100000"] {
+        let fleet = fleet(&bench.site, version.parse().unwrap()).await.unwrap();
+        let stop = bench.account.clients.ec2.stop_instances().instance_ids(&fleet.instances[0]);
+        stop.send().await.unwrap();
+        stopped.push(fleet.instances[0].clone());
+    }
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let found = sweep::find(&bench.site).await.unwrap();
+    assert!(found.is_empty(), "{found:#?}");
+    let plan = bench.plan().await;
+    let ending = bench.walk(&plan, &bench.steps()).await.unwrap();
+    assert_done(&plan, &ending);
+    assert_eq!(state(&bench.account.clients, &stopped[0]).await.as_deref(), Some("terminated"), "the held fleet's");
+    assert_eq!(
+        state(&bench.account.clients, &stopped[1]).await.as_deref(),
+        Some("stopped"),
+        "blue's, which is held now"
+    );
 }

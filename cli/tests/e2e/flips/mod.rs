@@ -20,11 +20,12 @@ use crate::{run::text, world::World};
 const FLIPS: usize = 6;
 /// The balancer of these tests has four nodes that take up a change within this time, one after another.
 const PROPAGATION: &str = "2s";
+/// Where it is about how soon something is noticed, they take it up within this time.
+const QUICK_PROPAGATION: &str = "300ms";
 const NODES: u8 = 4;
 
 /// A world in which two versions of the app for these tests are deployed; the older is held.
-fn two_versions(what: &str) -> (World, String, String) {
-    let propagation = std::env::var("ALCEDO_PROPAGATION").unwrap_or_else(|_| PROPAGATION.to_owned());
+fn two_versions(what: &str, propagation: &str) -> (World, String, String) {
     let world = World::with_lags(what, NODES, &[&format!("propagation={propagation}")]);
     let app = &world.app;
     app.write("main.go", include_str!("visited.go"));
@@ -56,8 +57,8 @@ fn two_versions(what: &str) -> (World, String, String) {
 }
 
 fn place(world: &World) -> Place {
+    let clients = world.clients();
     world.runtime.block_on(async {
-        let clients = world.clients();
         let balancers = clients.elb.describe_load_balancers().names("hello").send().await.expect("it is there");
         let balancer = balancers.load_balancers()[0].load_balancer_arn().expect("it has an ARN").to_owned();
         let listeners = clients.elb.describe_listeners().load_balancer_arn(balancer).send().await.expect("it has one");
@@ -67,7 +68,8 @@ fn place(world: &World) -> Place {
 
 /// What the listener does.
 fn routing(world: &World, place: &Place) -> Routing {
-    world.runtime.block_on(listener::read(world.clients(), place)).expect("it forwards")
+    let clients = world.clients();
+    world.runtime.block_on(listener::read(clients, place)).expect("it forwards")
 }
 
 /// The numbers of a list, as people compare them.
@@ -94,8 +96,13 @@ fn per_second(answers: &[Answer], from: Instant, to: Instant) -> f64 {
     rate.round()
 }
 
-fn failures(answers: &[Answer]) -> Vec<&String> {
-    answers.iter().filter_map(|answer| answer.version.as_ref().err()).collect()
+/// What was not answered, with when it began and ended.
+fn failures(world: &World, answers: &[Answer]) -> Vec<String> {
+    let failed = answers.iter().filter_map(|answer| {
+        let why = answer.version.as_ref().err()?;
+        Some(format!("{:.1} s to {:.1} s: {why}", world.second(answer.began), world.second(answer.ended)))
+    });
+    failed.collect()
 }
 
 /// One rollback, measured.
@@ -185,8 +192,8 @@ fn flip_naively(world: &World, from: &str, to: &str) {
     let (old, servers) = fleet(world, from);
     let (new, _) = fleet(world, to);
     let place = place(world);
+    let clients = world.clients();
     world.runtime.block_on(async {
-        let clients = world.clients();
         listener::write(clients, &place, &Routing::to(new)).await.expect("the listener is changed");
         let targets = servers.iter().map(|id| TargetDescription::builder().id(id).build()).collect();
         let call = clients.elb.deregister_targets().target_group_arn(old).set_targets(Some(targets));
@@ -199,7 +206,8 @@ fn flip_naively(world: &World, from: &str, to: &str) {
 #[test]
 fn nobody_notices_flips_rollbacks_and_retires_and_the_naive_order_is_noticed() {
     let flips: usize = std::env::var("ALCEDO_FLIPS").ok().and_then(|count| count.parse().ok()).unwrap_or(FLIPS);
-    let (world, first, second) = two_versions("flips");
+    let propagation = std::env::var("ALCEDO_PROPAGATION").unwrap_or_else(|_| PROPAGATION.to_owned());
+    let (world, first, second) = two_versions("flips", &propagation);
     let (mut serving, mut held) = (second, first);
 
     let load = Load::start(world.runtime.handle(), &world.nodes());
@@ -213,15 +221,15 @@ fn nobody_notices_flips_rollbacks_and_retires_and_the_naive_order_is_noticed() {
     world.tell("flipped");
     // What was held drains while requests of twenty seconds are under way.
     world.json(&["hold", "finish"]).expect(0);
+    world.tell("retired what was held");
     let answers = load.stop();
     eprintln!("{:#}", measured(&done, &answers));
-    assert_eq!(failures(&answers), [""; 0], "of {} requests", answers.len());
+    assert_eq!(failures(&world, &answers), [""; 0], "of {} requests", answers.len());
     assert_proofs_hold(&done, &answers);
     for kind in [Kind::Short, Kind::Upload, Kind::Slow, Kind::Socket] {
         assert!(answers.iter().any(|answer| answer.kind == kind), "nobody came as {kind:?}");
     }
     assert_eq!(world.fleets().len(), 1, "what was held is retired");
-    world.tell("retired what was held");
 
     // The check of the check: the same visitors notice a flip that ends the old servers at once.
     world.json(&["deploy", "--version", &held]).expect(0);
@@ -230,15 +238,16 @@ fn nobody_notices_flips_rollbacks_and_retires_and_the_naive_order_is_noticed() {
     flip_naively(&world, &held, &serving);
     std::thread::sleep(Duration::from_secs(4));
     let answers = load.stop();
-    let failed = failures(&answers).len();
+    let failed = failures(&world, &answers).len();
     eprintln!("the naive order: {failed} of {} requests failed", answers.len());
     assert!(failed > 0, "these visitors notice nothing");
 }
 
 /// Lets servers answer nothing but errors.
 fn make_sick(world: &World, servers: &[String]) {
+    let clients = world.clients();
     world.runtime.block_on(async {
-        let call = world.clients().ec2.describe_instances().set_instance_ids(Some(servers.to_vec()));
+        let call = clients.ec2.describe_instances().set_instance_ids(Some(servers.to_vec()));
         let found = call.send().await.expect("they are there");
         for server in found.reservations().iter().flat_map(|it| it.instances()) {
             let address = server.private_ip_address().expect("it has an address");
@@ -258,7 +267,7 @@ fn badness(answers: &[Answer]) -> Option<f64> {
 /// Green goes sick at the moment that a step begins: all of its servers, or one of them. Traffic is with blue afterwards.
 #[test]
 fn green_that_goes_bad_goes_back_whenever_it_does() {
-    let (world, blue, green) = two_versions("sick");
+    let (world, blue, green) = two_versions("sick", QUICK_PROPAGATION);
     world.json(&["rollback"]).expect(0);
     world.json(&["hold", "finish"]).expect(0);
     world.app.replace("alcedo.yaml", "hold: { for: 10m, attended: false }", "hold: { for: 2m, attended: true }");
@@ -277,7 +286,7 @@ fn green_that_goes_bad_goes_back_whenever_it_does() {
         let answers = load.stop();
         world.assert_answers(&blue);
         let what = format!("{step}, {}", if all { "all servers" } else { "one of two servers" });
-        eprintln!("{what}: {}", text(&run.report()["failure"]["error"]["message"]));
+        eprintln!("{what}: {}", text(&run.report()["failure"]["message"]));
         took.insert(what, badness(&answers).map(|seconds| (seconds * 100.0).round() / 100.0));
         assert_eq!(world.fleets(), [(blue.clone(), "in-service".into(), 2, 2)]);
     }

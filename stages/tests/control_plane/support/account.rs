@@ -48,7 +48,7 @@ pub struct Account {
     pub listener: String,
     /// A vendor's image: it carries no recipe's digest.
     pub base: String,
-    project: TempDir,
+    pub project: TempDir,
 }
 
 /// How sites of the account reach it.
