@@ -25,6 +25,9 @@ pub fn of_run(error: &RunError) -> Failure {
         RunError::Lock(error) => of_lock(error),
         RunError::Facts(error) => of_facts(error),
         RunError::Plan(plan) => with(ExitCode::USAGE, error, plan.hints.clone()),
+        // In the middle of a run: whatever it has made stands.
+        RunError::Journal(JournalError::Store { run, .. }) => with(ExitCode::STUCK, error, store_hints(error))
+            .hint(format!("what run {run} has made stands; `alcedo resume {run}` finishes it, `alcedo rollback --run {run}` undoes it")),
         RunError::Journal(error) => of_journal(error),
         RunError::LeaseLost { run, .. } => Failure::of(ExitCode::STUCK, error)
             .hint(format!("what it has made stands; `alcedo resume {run}` finishes it, `alcedo rollback --run {run}` undoes it")),

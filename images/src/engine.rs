@@ -42,6 +42,8 @@ pub enum EngineError {
         #[source]
         source: bollard::errors::Error,
     },
+    #[error("there is no engine at {address}")]
+    Nothing { address: String },
     #[error("this user may not use the engine at {address}")]
     Forbidden {
         address: String,
@@ -67,6 +69,9 @@ impl EngineError {
                  one in DOCKER_HOST; looked at {}",
                 tried.join(", ")
             ),
+            Self::Nothing { .. } => "nothing listens there: start the engine, name another one in DOCKER_HOST, or unset it to \
+                                     have the usual places looked at"
+                .into(),
             Self::Address { .. } => "DOCKER_HOST takes unix:///path, tcp://host:port or http://host:port; forward any \
                                      other kind to a local socket first (`ssh -L /tmp/engine.sock:/var/run/docker.sock HOST`)"
                 .into(),
@@ -91,6 +96,12 @@ pub async fn connect() -> Result<Engine, EngineError> {
 
 /// The engine at this address, as written in `DOCKER_HOST`.
 pub async fn connect_to(address: &str) -> Result<Engine, EngineError> {
+    if let Some(path) = address.strip_prefix("unix://")
+        && !path.is_empty()
+        && !std::path::Path::new(path).exists()
+    {
+        return Err(EngineError::Nothing { address: address.to_owned() });
+    }
     let address_error = |source| EngineError::Address { address: address.to_owned(), source };
     let docker = if address.starts_with("unix://") {
         Docker::connect_with_unix(address, REQUEST_TIMEOUT_SECONDS, API_DEFAULT_VERSION)

@@ -25,6 +25,8 @@ use crate::{
 /// Largest query-protocol request: far more than 16 KiB of user data and every other parameter take.
 const BODY_BYTES: usize = 1 << 20;
 
+/// S3's name in a credential scope.
+const S3: &str = "s3";
 /// CloudWatch's name in a credential scope.
 const METRICS: &str = "monitoring";
 
@@ -80,6 +82,7 @@ pub async fn answer(State(front): State<Arc<Front>>, request: Request) -> Respon
         Some(signed) if let Some(service) = Service::named(&signed.service) => {
             query(&front, service, signed, &parts, body, &id).await
         }
+        Some(signed) if signed.service != S3 => unsupported(&signed.service, &parts),
         _ => {
             let operation = faults::s3_operation(&parts.method, &parts.uri);
             let about = parts.uri.to_string();
@@ -160,6 +163,22 @@ async fn s3(front: &Front, parts: Parts, body: Body) -> Response {
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }
+}
+
+/// The answer to a call of a service that the region does not have, in the form that the caller reads.
+fn unsupported(service: &str, parts: &Parts) -> Response {
+    let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let error = ApiError::unsupported(&format!("the service {service}"));
+    if header("smithy-protocol").contains("cbor") {
+        return cloudwatch::encode(Err(error));
+    }
+    if header("content-type").contains("json") || !header("x-amz-target").is_empty() {
+        let body = serde_json::json!({ "__type": error.code, "message": error.message });
+        return (StatusCode::BAD_REQUEST, axum::Json(body)).into_response();
+    }
+    let body = Xml::node("Error", [Xml::text("Code", &error.code), Xml::text("Message", &error.message)]);
+    let document = Xml::node("ErrorResponse", [body]).document();
+    (StatusCode::BAD_REQUEST, [(CONTENT_TYPE, "text/xml;charset=UTF-8")], document).into_response()
 }
 
 /// CloudWatch has a protocol of its own.

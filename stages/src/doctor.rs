@@ -1,7 +1,8 @@
 //! Looks at everything a deploy needs before one is tried: each finding says how to mend it. Read-only.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
 
+use alcedo_pipeline::file::Pipeline;
 use serde::Serialize;
 
 use crate::{
@@ -40,7 +41,8 @@ impl Finding {
         Self { subject, verdict: Verdict::Good, detail: detail.into(), fix: Vec::new() }
     }
 
-    fn bad(subject: &'static str, detail: impl Into<String>, fix: Vec<String>) -> Self {
+    /// What keeps a deploy from working.
+    pub fn bad(subject: &'static str, detail: impl Into<String>, fix: Vec<String>) -> Self {
         Self { subject, verdict: Verdict::Bad, detail: detail.into(), fix }
     }
 
@@ -56,7 +58,7 @@ impl Finding {
 /// All findings, in the order a deploy would meet them. Later ones are left out where an earlier one makes them
 /// meaningless (without credentials nothing can be asked).
 pub async fn findings(site: &Site) -> Vec<Finding> {
-    let mut findings = vec![engine().await, region(site)];
+    let mut findings = vec![engine().await, tools(site), region(site)];
     let credentials = credentials(site).await;
     let usable = credentials.verdict == Verdict::Good;
     findings.push(credentials);
@@ -72,6 +74,7 @@ pub async fn findings(site: &Site) -> Vec<Finding> {
     }
     findings.push(subnets(site).await);
     findings.push(security_groups(site).await);
+    findings.extend(key(site).await);
     match facts::base(site).await {
         Ok(base) => findings.push(Finding::good("base image", format!("{} ({})", base.name, base.ami))),
         Err(error) => findings.push(Finding::of_facts("base image", &error)),
@@ -87,7 +90,44 @@ pub async fn findings(site: &Site) -> Vec<Finding> {
     findings
 }
 
-async fn engine() -> Finding {
+/// Programs that a deploy starts, and what for.
+fn tools(site: &Site) -> Finding {
+    let Pipeline { build, bake, .. } = site.pipeline.as_ref();
+    let mut needed =
+        vec![("ssh", "openssh-client", "to reach builders"), ("ssh-keygen", "openssh-client", "for their keys")];
+    if build.recipe.is_some() || bake.base.recipe.is_some() {
+        needed.push(("mmdebstrap", "mmdebstrap", "to make the recipe's root where the engine has none"));
+    }
+    if bake.provision.iter().any(|step| step.ansible.is_some()) {
+        needed.push(("ansible-playbook", "ansible-core", "for the playbook in bake.provision"));
+    }
+    if site.folder.ancestors().any(|folder| folder.join(".git").exists()) {
+        needed.push(("git", "git", "to tell the commit"));
+    }
+    let missing: Vec<_> = needed.iter().filter(|(program, ..)| !is_there(program)).collect();
+    if missing.is_empty() {
+        let names: Vec<&str> = needed.iter().map(|(program, ..)| *program).collect();
+        return Finding::good("programs", names.join(", "));
+    }
+    let detail: Vec<String> =
+        missing.iter().map(|(program, _, why)| format!("there is no {program} ({why})")).collect();
+    let packages: BTreeSet<&str> = missing.iter().map(|(_, package, _)| *package).collect();
+    let packages: Vec<&str> = packages.into_iter().collect();
+    let fix = format!("on Debian and Ubuntu: `sudo apt-get install {}`", packages.join(" "));
+    Finding::bad("programs", detail.join("; "), vec![fix])
+}
+
+/// Whether a shell would find the program.
+fn is_there(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let is_program = |file: PathBuf| {
+        file.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+    };
+    std::env::split_paths(&path).any(|folder| is_program(folder.join(program)))
+}
+
+/// The engine alone: for whoever could not come so far as to ask for more.
+pub async fn engine() -> Finding {
     match build::connect().await {
         Ok(engine) => Finding::good("engine", format!("answers at {}", engine.address())),
         Err(error) => {
@@ -178,6 +218,24 @@ async fn bucket(site: &Site) -> Finding {
             }
         }
     }
+}
+
+/// The key pair that `launch.key` names.
+async fn key(site: &Site) -> Option<Finding> {
+    let name = site.pipeline.launch.key.as_ref()?;
+    Some(match site.clients.ec2.describe_key_pairs().key_names(name).send().await {
+        Ok(_) => Finding::good("key pair", name),
+        Err(error) => {
+            let error = CloudError::of(format!("look for the key pair {name}"), error);
+            let fix = match error.is("InvalidKeyPair.NotFound") {
+                true => format!(
+                    "import it (`aws ec2 import-key-pair --key-name {name} …`), or name another under launch.key"
+                ),
+                false => cloud_error::hint(&error).unwrap_or("try again").to_owned(),
+            };
+            Finding::bad("key pair", error.to_string(), vec![fix])
+        }
+    })
 }
 
 async fn subnets(site: &Site) -> Finding {

@@ -98,7 +98,12 @@ fn in_service_already(blue: &Fleet, facts: &Facts) -> Result<String, PlanError> 
     match facts.healthy_in_service {
         Some(0) => Err(PlanError::new(
             format!("{version} is in service already, but none of its {servers} servers is healthy"),
-            "`alcedo rollback` goes back to the version before; any change to the source makes a version with new servers",
+            match blue.replaces {
+                Some(before) => format!(
+                    "`alcedo rollback` goes back to {before}; any change to the source makes a version with new servers"
+                ),
+                None => "any change to the source makes a version with new servers".to_owned(),
+            },
         )),
         Some(healthy) if healthy < servers => {
             Ok(format!("launch: {version} is already in service; only {healthy} of its {servers} servers are healthy"))

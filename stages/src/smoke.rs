@@ -64,7 +64,9 @@ impl SmokeTest {
             let passed: usize = reports.iter().map(|(_, report)| report.results.len()).sum();
             return Ok(json!({ "passed": passed }));
         }
-        let step = StepError::failed(format!("{} smoke tests failed; no traffic was moved", failures.len()));
+        let kept = alcedo_pipeline::journal::evidence_folder(&site.root, context.run());
+        let step = StepError::failed(format!("{} smoke tests failed; no traffic was moved", failures.len()))
+            .hint(format!("what the servers had to tell is kept in s3://{}/{kept}", site.bucket()));
         Err(because_of_all(step, failures))
     }
 

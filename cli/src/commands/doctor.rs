@@ -1,6 +1,6 @@
 //! `alcedo doctor`
 
-use alcedo_stages::doctor::{Finding, Verdict, findings};
+use alcedo_stages::doctor::{self, Finding, Verdict, findings};
 use clap::Args;
 use serde_json::json;
 
@@ -29,7 +29,15 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result {
     session.block_on(async {
         let signals = Signals::listen()?;
         let look = async {
-            let site = session.site(&arguments.environment).await?;
+            let site = match session.site(&arguments.environment).await {
+                Ok(site) => site,
+                // A file that is wrong, or an environment that it does not have, is no finding.
+                Err(failure) if failure.code == ExitCode::USAGE => return Err(failure),
+                Err(failure) => {
+                    let detail = failure.causes.iter().fold(failure.message, |all, cause| format!("{all}: {cause}"));
+                    return Ok(vec![doctor::engine().await, Finding::bad("region", detail, failure.hints)]);
+                }
+            };
             let findings = findings(&site).await;
             // Without credentials, or without what the file names, that is the news.
             if findings.iter().all(|finding| finding.verdict != Verdict::Bad) {

@@ -20,7 +20,7 @@ use std::{
 
 use jiff::Timestamp;
 use s3s::{
-    S3Error, S3Result,
+    S3Error, S3ErrorCode, S3Result,
     dto::{ETag, ETagCondition},
     s3_error,
 };
@@ -319,7 +319,10 @@ impl Object {
 
 /// The error of a disk that is full or gone.
 pub(super) fn disk(error: io::Error) -> S3Error {
-    S3Error::internal_error(error)
+    let message = format!("the region's folder cannot be used: {error}");
+    let mut answer = S3Error::with_message(S3ErrorCode::InternalError, message);
+    answer.set_source(Box::new(error));
+    answer
 }
 
 /// Writes a record so that a crash leaves the old one or the new one.

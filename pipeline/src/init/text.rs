@@ -185,6 +185,8 @@ pub(super) fn service(guess: &Guess) -> String {
     for (name, value) in &guess.service_environment {
         let _ = writeln!(environment, "Environment={name}={value}");
     }
+    // Ports below 1024 are root's, unless somebody is given the right.
+    let low_port = if *port < 1024 { "AmbientCapabilities=CAP_NET_BIND_SERVICE\n" } else { "" };
     let unsure = matches!(guess.kind, Kind::Dockerfile | Kind::Generic);
     let note = if unsure { "# A guess: what does the build leave, and how is it started?\n" } else { "" };
     format!(
@@ -203,6 +205,7 @@ pub(super) fn service(guess: &Guess) -> String {
          RestartSec=1\n\
          # The app may write to /var/lib/{app} and its own /tmp, and nowhere else.\n\
          StateDirectory={app}\n\
+         {low_port}\
          NoNewPrivileges=yes\n\
          ProtectSystem=strict\n\
          ProtectHome=yes\n\

@@ -88,6 +88,8 @@ pub fn interface(engine: &Engine, names: &Names, spec: &MachineSpec, image: &str
             security_opt: Some(vec!["no-new-privileges".to_owned()]),
             memory: engine.limits_memory.then_some(INTERFACE_MEMORY_BYTES),
             ulimits: ulimits(engine),
+            // As on a machine: engines let anybody listen on any port.
+            sysctls: Some(HashMap::from([("net.ipv4.ip_unprivileged_port_start".to_owned(), "1024".to_owned())])),
             ..HostConfig::default()
         }),
         networking_config: Some(NetworkingConfig {
