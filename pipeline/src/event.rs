@@ -59,6 +59,9 @@ pub enum What {
     StepOwned {
         step: StepId,
         resource: Resource,
+        /// What the same call has made besides: a fleet's servers come in one.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        more: Vec<Resource>,
     },
     StepSucceeded {
         step: StepId,

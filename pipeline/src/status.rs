@@ -153,8 +153,12 @@ impl Progress {
         let next = state.status.after(change).ok_or_else(illegal)?;
         state.status = next;
         match what {
-            What::StepOwned { resource, .. } if !state.resources.contains(resource) => {
-                state.resources.push(resource.clone());
+            What::StepOwned { resource, more, .. } => {
+                for resource in std::iter::once(resource).chain(more) {
+                    if !state.resources.contains(resource) {
+                        state.resources.push(resource.clone());
+                    }
+                }
             }
             What::StepSucceeded { output, seconds, .. } => {
                 state.output = Some(output.clone());

@@ -263,7 +263,7 @@ async fn a_run_that_died_goes_on_where_its_journal_ends() {
     assert_eq!(*world.log.lock().unwrap(), ["run b"], "a had succeeded");
 
     // The process that had the run before wakes up: its next event loses.
-    let late = What::StepOwned { step: "b".into(), resource: Resource::new("thing", "late") };
+    let late = What::StepOwned { step: "b".into(), resource: Resource::new("thing", "late"), more: Vec::new() };
     let late = Event::new(&plan.run, plan.made_at, late);
     assert!(matches!(journal.append(&late).await, Err(JournalError::Fenced { .. })));
 }

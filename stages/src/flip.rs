@@ -17,6 +17,7 @@ use crate::{
     launch,
     listener::{self, Place, Routing, Weighted},
     proof::Proof,
+    site::Site,
 };
 
 /// Health lags, and a server may answer now and not a moment later: so many good readings in a row count.
@@ -119,7 +120,8 @@ impl Switch {
         Ok(course)
     }
 
-    pub async fn run(&self, clients: &Clients, context: &StepContext) -> Result<Value, StepError> {
+    pub async fn run(&self, site: &Site, context: &StepContext) -> Result<Value, StepError> {
+        let clients = &site.clients;
         let course = self.course(context)?;
         let mut now = listener::read(clients, &self.place).await?;
         // An earlier attempt may have got here; its answer was lost, or its process died while it watched.
@@ -145,7 +147,7 @@ impl Switch {
                 && at + 1 < course.len()
             {
                 tokio::select! {
-                    passed = self.judge.share(clients, context, *share, shift.pause) => passed?,
+                    passed = self.judge.share(site, context, *share, shift.pause) => passed?,
                     change = until_changed(clients, &self.place, state) => return Err(change),
                 }
             }

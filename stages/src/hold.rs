@@ -123,11 +123,11 @@ pub struct Watch {
 }
 
 impl Watch {
-    pub async fn run(&self, clients: &Clients, context: &StepContext) -> Result<Value, StepError> {
+    pub async fn run(&self, site: &Site, context: &StepContext) -> Result<Value, StepError> {
         let routing = Switch::made(context)?;
         tokio::select! {
-            held = self.judge.hold(clients, context, self.span) => held,
-            change = flip::until_changed(clients, &self.place, &routing) => Err(change),
+            held = self.judge.hold(site, context, self.span) => held,
+            change = flip::until_changed(&site.clients, &self.place, &routing) => Err(change),
         }
     }
 }

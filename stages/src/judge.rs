@@ -3,10 +3,10 @@
 //! **Probes**, in each round: which version answers at every balancer node, through green's preview while both versions
 //! serve, and as a visitor in the hold; and how many of green's servers the balancer finds healthy. So many bad rounds in a
 //! row as the file says are a breach.
-//! **Numbers**, at a few moments: how many requests of each version have failed, and how long they took, by the balancer's
-//! metrics ([`crate::metrics`]). Where green fails more often than chance explains ([`crate::compare`]), or is slower than
-//! the file allows, that is a breach. While both serve, green is compared with blue in the same span of time; in the hold,
-//! with blue in the [`BASELINE`] before the flip.
+//! **Numbers**, at a few moments: how many requests of each version have failed, how long they took, and how many the
+//! balancer has failed itself, by its metrics ([`crate::metrics`]); [`crate::verdict`] says what they mean. While both serve,
+//! green is compared with blue in the same span of time; in the hold, with blue in the [`BASELINE`] before it.
+//! **Smoke tests**: those that a visitor could make, again, at the end of each share and at each look in the hold.
 //! **Guarantee.** A breach is an error with the numbers; whoever runs the step puts the traffic back. A share that had too
 //! few requests to be judged, or whose numbers could not be read, is not passed.
 //! **Caveat.** What the probes do not ask, and the metrics do not show yet, is not seen.
@@ -17,6 +17,7 @@ use alcedo_pipeline::{
     context::StepContext,
     error::{ErrorKind, StepError},
     file,
+    suite::Check,
     units::Span,
 };
 use alcedo_smoke_tests::same_version;
@@ -27,11 +28,15 @@ use tokio::time::Instant;
 
 use crate::{
     clients::Clients,
-    compare::{self, Sample},
+    cloud_error::CloudError,
+    compare::Sample,
     flip::Group,
     launch,
     metrics::{self, Measured},
     probes::{Answers, FrontDoor},
+    site::Site,
+    smoke,
+    verdict::{self, Compared, Verdict},
 };
 
 /// Time between two looks at the health of green's servers, as long as nothing is wrong: the balancer itself looks no more
@@ -65,6 +70,8 @@ pub struct Judge {
     /// Looks at the numbers that the whole run may take: each has this part of the level of false alarms.
     pub looks: u32,
     pub settings: file::Watch,
+    /// The file's smoke tests, of which those that a visitor could make are made again.
+    pub checks: Vec<Check>,
 }
 
 /// How probes come in.
@@ -79,11 +86,11 @@ struct Seen {
     health: Option<(Instant, Option<String>)>,
 }
 
-/// What one look at the numbers says.
-enum Look {
-    Good(String),
-    TooFew(Sample),
-    Worse(String),
+/// What green's numbers are compared with: measured once, before green had them.
+struct Baseline {
+    /// Where blue has no traffic any more; otherwise it is measured beside green.
+    blue: Option<Measured>,
+    balancer: Sample,
 }
 
 /// Looks that a span of watching takes.
@@ -98,7 +105,7 @@ impl Judge {
     /// A breach, too few requests to judge by, or an interruption.
     pub async fn share(
         &self,
-        clients: &Clients,
+        site: &Site,
         context: &StepContext,
         share: u8,
         pause: Span,
@@ -109,27 +116,34 @@ impl Judge {
         let (begun, mut seen) = (Instant::now(), Seen::default());
         let (looks, pause) = (looks_in(pause), pause.duration());
         let (mut judged, mut next, mut last) = (0, pause / looks, None);
+        let baseline = match self.settings.metrics {
+            true => Some(self.baseline(&site.clients, since, false).await?),
+            false => None,
+        };
         loop {
-            self.one_round(clients, context, way, &mut seen, &about).await?;
+            self.one_round(&site.clients, context, way, &mut seen, &about).await?;
             let passed = begun.elapsed();
             let over = passed >= pause;
-            if over && !self.settings.metrics {
-                return Ok(());
+            if over && baseline.is_none() {
+                return self.suite(site, context, way, &about).await;
             }
             // The last look is at the end, or as soon as there is enough to look at.
-            if self.settings.metrics && passed >= next && (over || judged + 1 < looks) {
-                match self.look(clients, context, since, since).await? {
-                    Look::Worse(why) => return Err(self.breach(&about, &why)),
-                    Look::Good(what) => {
+            if let Some(baseline) = &baseline
+                && passed >= next
+                && (over || judged + 1 < looks)
+            {
+                match self.look(&site.clients, context, baseline, since).await? {
+                    Verdict::Worse(why) => return Err(self.breach(&about, &why)),
+                    Verdict::Good(what) => {
                         context.output_line(format!("{about}: {what}"));
                         if over {
-                            return Ok(());
+                            return self.suite(site, context, way, &about).await;
                         }
                         judged += 1;
                         next = (passed + pause / looks).min(pause);
                         last = Some(what);
                     }
-                    Look::TooFew(sample) => {
+                    Verdict::TooFew(sample) => {
                         self.check_patience(passed, pause, sample, &about)?;
                         next = passed + LOOK_AGAIN.min(pause / looks);
                         let (had, needed) = (sample.requests, self.settings.requests);
@@ -157,25 +171,32 @@ impl Judge {
     ///
     /// # Errors
     /// A breach, or an interruption.
-    pub async fn hold(&self, clients: &Clients, context: &StepContext, span: Span) -> Result<Value, StepError> {
+    pub async fn hold(&self, site: &Site, context: &StepContext, span: Span) -> Result<Value, StepError> {
         let about = "in the hold";
         let way = (&self.front_door, &BTreeMap::new());
         let since = context.now();
-        let before = since.saturating_sub(BASELINE).unwrap_or(Timestamp::MIN);
         let (begun, mut seen) = (Instant::now(), Seen::default());
         let look = span.duration() / looks_in(span);
         let (mut next_look, mut last) = (look, None);
+        // All traffic is with green, proven. That nobody can read the numbers is no reason to move it.
+        let tell = |error: StepError| context.warn(error.message, error.hints.first().cloned());
+        let baseline = match self.settings.metrics && self.blue.is_some() {
+            true => self.baseline(&site.clients, since, true).await.map_err(tell).ok(),
+            false => None,
+        };
         loop {
-            self.one_round(clients, context, way, &mut seen, about).await?;
+            self.one_round(&site.clients, context, way, &mut seen, about).await?;
             let passed = begun.elapsed();
-            if self.settings.metrics && self.blue.is_some() && passed >= next_look {
+            if passed >= next_look {
                 next_look = passed + look;
-                match self.look(clients, context, before, since).await {
-                    Ok(Look::Worse(why)) => return Err(self.breach(about, &why)),
-                    Ok(Look::Good(what)) => last = Some(what),
-                    Ok(Look::TooFew(_)) => {}
-                    // All traffic is with green, proven. That nobody can read the numbers is no reason to move it.
-                    Err(error) => context.warn(error.message, error.hints.first().cloned()),
+                self.suite(site, context, way, about).await?;
+                if let Some(baseline) = &baseline {
+                    match self.look(&site.clients, context, baseline, since).await {
+                        Ok(Verdict::Worse(why)) => return Err(self.breach(about, &why)),
+                        Ok(Verdict::Good(what)) => last = Some(what),
+                        Ok(Verdict::TooFew(_)) => {}
+                        Err(error) => tell(error),
+                    }
                 }
             }
             if passed >= span.duration() {
@@ -231,62 +252,55 @@ impl Judge {
         StepError::failed(format!("{} went bad {about}: {why}", self.version))
     }
 
-    /// Compares the numbers: blue's since `blue_since`, green's since `green_since`.
+    /// The smoke tests that a visitor could make, again.
+    async fn suite(
+        &self,
+        site: &Site,
+        context: &StepContext,
+        (door, headers): Way<'_>,
+        about: &str,
+    ) -> Result<(), StepError> {
+        let version = &self.version;
+        let report = smoke::through_balancer(site, context, (door, headers), version, &self.checks, &|_| {}).await?;
+        let failures: Vec<String> = smoke::in_words(&report).collect();
+        match failures.is_empty() {
+            true => Ok(()),
+            false => {
+                let why = format!("{} of {} smoke tests failed", failures.len(), report.results.len());
+                Err(smoke::because_of_all(self.breach(about, &why), failures))
+            }
+        }
+    }
+
+    /// What there was before green had the traffic that is judged from `since` on.
+    async fn baseline(&self, clients: &Clients, since: Timestamp, of_blue: bool) -> Result<Baseline, StepError> {
+        let before = since.saturating_sub(BASELINE).unwrap_or(Timestamp::MIN);
+        let groups: Vec<&str> = self.blue.as_deref().filter(|_| of_blue).into_iter().collect();
+        let numbers = metrics::between(clients, &self.balancer, &groups, (before, since)).await.map_err(unreadable)?;
+        Ok(Baseline { blue: numbers.groups.first().copied(), balancer: numbers.balancer })
+    }
+
+    /// Compares the numbers since a moment.
     async fn look(
         &self,
         clients: &Clients,
         context: &StepContext,
-        blue_since: Timestamp,
-        green_since: Timestamp,
-    ) -> Result<Look, StepError> {
+        baseline: &Baseline,
+        since: Timestamp,
+    ) -> Result<Verdict, StepError> {
         let green = self.green.arn(context)?;
-        let now = context.now();
-        let of = async |group: &str, since| {
-            let measured = metrics::of_groups(clients, &self.balancer, &[group], (since, now)).await;
-            measured.map(|measured| measured.first().copied().unwrap_or_default()).map_err(|error| {
-                StepError::from(error)
-                    .hint("allow cloudwatch:GetMetricData, or judge by probes alone: watch: { metrics: false }")
-            })
+        let beside = self.blue.as_deref().filter(|_| baseline.blue.is_none());
+        let groups: Vec<&str> = std::iter::once(green.as_str()).chain(beside).collect();
+        let span = (since, context.now());
+        let numbers = metrics::between(clients, &self.balancer, &groups, span).await.map_err(unreadable)?;
+        let of = |at: usize| numbers.groups.get(at).copied();
+        let compared = Compared {
+            green: of(0).unwrap_or_default(),
+            blue: baseline.blue.or_else(|| of(1)).unwrap_or_default(),
+            balancer_before: baseline.balancer,
+            balancer_since: numbers.balancer,
         };
-        let green = of(&green, green_since).await?;
-        let blue = match &self.blue {
-            Some(blue) => of(blue, blue_since).await?,
-            None => Measured::default(),
-        };
-        Ok(self.verdict(blue, green))
-    }
-
-    fn verdict(&self, blue: Measured, green: Measured) -> Look {
-        if green.sample.requests < u64::from(self.settings.requests) {
-            return Look::TooFew(green.sample);
-        }
-        let level = f64::from(self.settings.false_alarms) / 100.0 / f64::from(self.looks.max(1));
-        let chance = compare::chance(blue.sample, green.sample);
-        let failures = format!(
-            "{} of {} requests failed ({:.2} %), where {} of {} of blue's did ({:.2} %)",
-            green.sample.failed,
-            green.sample.requests,
-            green.sample.failure_rate(),
-            blue.sample.failed,
-            blue.sample.requests,
-            blue.sample.failure_rate(),
-        );
-        if chance < level {
-            return Look::Worse(format!(
-                "{failures}; by chance alone that happens with p = {chance:.1e}, below {level:.1e}"
-            ));
-        }
-        if let (Some(ours), Some(theirs), 1..) = (green.p99, blue.p99, self.settings.latency)
-            && ours > theirs * f64::from(self.settings.latency) / 100.0
-        {
-            return Look::Worse(format!(
-                "its 99th percentile of response time is {:.0} ms, where blue's is {:.0} ms and {} % of that are allowed",
-                1000.0 * ours,
-                1000.0 * theirs,
-                self.settings.latency
-            ));
-        }
-        Look::Good(failures)
+        Ok(verdict::of(&compared, &self.settings, self.looks))
     }
 
     async fn one_round(
@@ -352,6 +366,10 @@ impl Judge {
             .then(|| format!("{healthy} of its servers are healthy, {} are needed", self.healthy_minimum));
         Ok((Instant::now(), wrong))
     }
+}
+
+fn unreadable(error: CloudError) -> StepError {
+    StepError::from(error).hint("allow cloudwatch:GetMetricData, or judge by probes alone: watch: { metrics: false }")
 }
 
 fn left(about: &str, span: Duration, passed: Duration, numbers: Option<&str>) -> String {

@@ -204,10 +204,9 @@ impl LaunchInstances {
                 // One token a subnet: the same call with other parameters would be refused.
                 token: format!("{}-{index}", context.token()),
             };
-            for id in launch.run(clients).await? {
-                context.own(Resource::new("instance", &id)).await?;
-                ids.push(id);
-            }
+            let launched = launch.run(clients).await?;
+            context.own_all(launched.iter().map(|id| Resource::new("instance", id))).await?;
+            ids.extend(launched);
             context.progress(ids.len() as u64, u64::from(self.count), Unit::Servers);
         }
         let servers = servers::await_running(clients, context, &ids, self.timeout.duration()).await?;

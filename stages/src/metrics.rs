@@ -16,6 +16,8 @@ const PERIOD_S: i32 = 60;
 const FAILED: &str = "HTTPCode_Target_5XX_Count";
 /// Requests whose target could not be connected to.
 const UNCONNECTED: &str = "TargetConnectionErrorCount";
+/// Requests that the balancer answered with 5xx itself.
+const BALANCER_FAILED: &str = "HTTPCode_ELB_5XX_Count";
 const REQUESTS: &str = "RequestCount";
 const RESPONSE_TIME: &str = "TargetResponseTime";
 
@@ -27,25 +29,41 @@ pub struct Measured {
     pub p99: Option<f64>,
 }
 
-/// What the groups have done between two moments; AWS rounds the first down to a whole minute, and what it has not
-/// published yet is missing.
+/// What some groups, and the balancer as a whole, have done.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Numbers {
+    /// In the order in which the groups were named.
+    pub groups: Vec<Measured>,
+    /// Of all requests to the balancer, those that it answered with 5xx in the place of a target.
+    pub balancer: Sample,
+}
+
+/// What was done between two moments; AWS rounds the first down to a whole minute, and what it has not published yet is
+/// missing.
 ///
 /// # Errors
 /// CloudWatch cannot be asked.
-pub async fn of_groups(
+pub async fn between(
     clients: &Clients,
     balancer: &str,
     groups: &[&str],
     (from, to): (Timestamp, Timestamp),
-) -> Result<Vec<Measured>, CloudError> {
-    let asked = [(REQUESTS, "Sum"), (FAILED, "Sum"), (UNCONNECTED, "Sum"), (RESPONSE_TIME, "p99")];
+) -> Result<Numbers, CloudError> {
+    let of_group = [(REQUESTS, "Sum"), (FAILED, "Sum"), (UNCONNECTED, "Sum"), (RESPONSE_TIME, "p99")];
+    let of_balancer = [(REQUESTS, "Sum"), (BALANCER_FAILED, "Sum")];
     let queries = groups.iter().enumerate().flat_map(|(at, group)| {
-        asked.iter().enumerate().map(move |(which, (metric, stat))| query(id(at, which), balancer, group, metric, stat))
+        let query = move |(which, (metric, stat)): (usize, &(&str, &str))| {
+            query(id(at, which), balancer, Some(group), metric, stat)
+        };
+        of_group.iter().enumerate().map(query).collect::<Vec<_>>()
     });
+    let whole_balancer = of_balancer.iter().enumerate();
+    let whole_balancer =
+        whole_balancer.map(|(which, (metric, stat))| query(id(groups.len(), which), balancer, None, metric, stat));
     let call = clients
         .cloudwatch
         .get_metric_data()
-        .set_metric_data_queries(Some(queries.collect()))
+        .set_metric_data_queries(Some(queries.chain(whole_balancer).collect()))
         .start_time(DateTime::from_secs(from.as_second()))
         .end_time(DateTime::from_secs(to.as_second().max(from.as_second() + 1)));
     let mut pages = call.into_paginator().send();
@@ -64,7 +82,12 @@ pub async fn of_groups(
         sample: Sample { requests: sum(at, 0), failed: sum(at, 1) + sum(at, 2) },
         p99: median(values(at, 3)),
     };
-    Ok((0..groups.len()).map(measured).collect())
+    let (reached, failed) = (sum(groups.len(), 0), sum(groups.len(), 1));
+    Ok(Numbers {
+        groups: (0..groups.len()).map(measured).collect(),
+        // RequestCount has only those for which a target was found.
+        balancer: Sample { requests: reached + failed, failed },
+    })
 }
 
 /// Ids of queries begin with a lower-case letter.
@@ -72,13 +95,16 @@ fn id(group: usize, which: usize) -> String {
     format!("g{group}m{which}")
 }
 
-fn query(id: String, balancer: &str, group: &str, metric: &str, stat: &str) -> MetricDataQuery {
+fn query(id: String, balancer: &str, group: Option<&str>, metric: &str, stat: &str) -> MetricDataQuery {
     let dimension = |name: &str, value: &str| Dimension::builder().name(name).value(value).build();
     let metric = Metric::builder()
         .namespace(NAMESPACE)
         .metric_name(metric)
-        .dimensions(dimension("LoadBalancer", dimension_of(balancer)))
-        .dimensions(dimension("TargetGroup", dimension_of(group)));
+        .dimensions(dimension("LoadBalancer", dimension_of(balancer)));
+    let metric = match group {
+        Some(group) => metric.dimensions(dimension("TargetGroup", dimension_of(group))),
+        None => metric,
+    };
     let stat = MetricStat::builder().metric(metric.build()).period(PERIOD_S).stat(stat).build();
     MetricDataQuery::builder().id(id).metric_stat(stat).build()
 }

@@ -97,26 +97,14 @@ impl SmokeTest {
     /// Through the balancer, by the preview's header or port. What needs a shell, or names a port of the servers, was
     /// asked of each server already.
     async fn through_preview(&self, site: &Site, context: &StepContext) -> Result<(String, SuiteReport), StepError> {
-        let url = self.front_door.clone().on_port(self.preview.port).parsed()?;
+        let door = self.front_door.clone().on_port(self.preview.port);
         let mut headers = BTreeMap::new();
         if let Some(header) = &self.preview.header {
             // Every fleet's rule answers to its version; the header's own value could reach another's.
             headers.insert(header.name.clone(), self.version.clone());
         }
-        let host = url.host_str().unwrap_or_default().to_owned();
-        let port = url.port_or_known_default().unwrap_or(80);
-        let target = self.with_version(Target {
-            app_port: port,
-            preview_headers: headers,
-            version: None,
-            version_probe: None,
-            folder: site.folder.clone(),
-            url,
-            host,
-            port,
-        });
-        let checks: Vec<Check> = self.checks.iter().filter(|check| is_for_preview(check)).cloned().collect();
-        let report = self.suite(&checks, &target, None, context, "preview").await?;
+        let show = |event| show(context, "preview", &event);
+        let report = through_balancer(site, context, (&door, &headers), &self.version, &self.checks, &show).await?;
         Ok(("preview".into(), report))
     }
 
@@ -137,6 +125,36 @@ impl SmokeTest {
             report = run(checks, target, shell, &show) => Ok(report),
             () = context.cancellation().cancelled() => Err(StepError::interrupted()),
         }
+    }
+}
+
+/// Those of the checks that a visitor could make, through the balancer, with these headers; `version` must be the one that
+/// answers.
+pub async fn through_balancer(
+    site: &Site,
+    context: &StepContext,
+    (door, headers): (&FrontDoor, &BTreeMap<String, String>),
+    version: &str,
+    checks: &[Check],
+    show: &(dyn Fn(CheckEvent) + Sync),
+) -> Result<SuiteReport, StepError> {
+    let url = door.parsed()?;
+    let host = url.host_str().unwrap_or_default().to_owned();
+    let port = url.port_or_known_default().unwrap_or(80);
+    let target = Target {
+        app_port: port,
+        preview_headers: headers.clone(),
+        version: Some(version.to_owned()),
+        version_probe: door.version.clone(),
+        folder: site.folder.clone(),
+        url,
+        host,
+        port,
+    };
+    let checks: Vec<Check> = checks.iter().filter(|check| is_for_preview(check)).cloned().collect();
+    tokio::select! {
+        report = run(&checks, &target, None, show) => Ok(report),
+        () = context.cancellation().cancelled() => Err(StepError::interrupted()),
     }
 }
 

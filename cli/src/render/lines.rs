@@ -114,7 +114,11 @@ impl<W: Write> Lines<W> {
                 self.line(timeline, at, "run", &format!("{text} ({})", seconds(*took)));
             }
             What::StepStarted { step, does, .. } => self.of_step(timeline, at, step, &format!("{} ...", clean(does))),
-            What::StepOwned { step, resource } => self.of_step(timeline, at, step, &format!("made {resource}")),
+            What::StepOwned { step, resource, more } => {
+                for resource in std::iter::once(resource).chain(more) {
+                    self.of_step(timeline, at, step, &format!("made {resource}"));
+                }
+            }
             What::StepSucceeded { step, seconds: took, .. } => {
                 let does = does(timeline, step);
                 self.of_step(timeline, at, step, &format!("{does}: done ({})", seconds(*took)));

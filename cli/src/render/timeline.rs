@@ -110,9 +110,11 @@ impl Timeline {
             }
             What::StepStarted { step, .. } => self.begin(step, State::Running, event.at),
             What::UndoStarted { step, .. } => self.begin(step, State::Undoing, event.at),
-            What::StepOwned { step, resource } => self.change(step, |step| {
-                if !step.resources.contains(resource) {
-                    step.resources.push(resource.clone());
+            What::StepOwned { step, resource, more } => self.change(step, |step| {
+                for resource in std::iter::once(resource).chain(more) {
+                    if !step.resources.contains(resource) {
+                        step.resources.push(resource.clone());
+                    }
                 }
             }),
             What::StepSucceeded { step, output, seconds } => self.change(step, |step| {

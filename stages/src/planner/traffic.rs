@@ -108,6 +108,7 @@ fn judge(case: &Case<'_>) -> Box<Judge> {
         healthy_minimum: if held.is_some() { 1 } else { pipeline.launch.count },
         looks: looks(case),
         settings: pipeline.watch.clone(),
+        checks: pipeline.smoke_tests.clone(),
     })
 }
 

@@ -128,7 +128,7 @@ async fn assert_everything_is_tagged(account: &Account, site: &Site, plan: &Plan
     let record = journal::read(site.store.as_ref(), &site.root, &plan.run).await.unwrap();
     let mut kinds = Vec::new();
     for event in &record.events {
-        let What::StepOwned { step, resource } = &event.what else { continue };
+        let What::StepOwned { step, resource, more } = &event.what else { continue };
         let wanted = [
             (tags::APP, APP.to_owned()),
             (tags::ENVIRONMENT, site.environment.clone()),
@@ -136,12 +136,14 @@ async fn assert_everything_is_tagged(account: &Account, site: &Site, plan: &Plan
             (tags::RUN, plan.run.to_string()),
             (tags::STEP, step.to_string()),
         ];
-        for (what, tags) in tags_of(account, resource).await {
-            for (name, value) in &wanted {
-                assert_eq!(tags.get(name), Some(value.as_str()), "{name} of {what}");
+        for resource in std::iter::once(resource).chain(more) {
+            for (what, tags) in tags_of(account, resource).await {
+                for (name, value) in &wanted {
+                    assert_eq!(tags.get(name), Some(value.as_str()), "{name} of {what}");
+                }
             }
+            kinds.push(resource.kind.as_str());
         }
-        kinds.push(resource.kind.as_str());
     }
     kinds.sort_unstable();
     assert_eq!(kinds, ["instance", "instance", "listener rule", "target group"]);

@@ -17,6 +17,7 @@ mod records_only;
 mod retention;
 mod settle;
 mod shift;
+mod size;
 mod speed;
 mod support;
 mod sweep;

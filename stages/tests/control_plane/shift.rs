@@ -289,3 +289,59 @@ async fn a_hold_is_lengthened_and_ended_by_hand() {
     let nothing = journey::prepare(&bench.site, Request::EndHold).await;
     assert!(matches!(nothing, Err(RunError::Plan(_))), "{:?}", nothing.err());
 }
+
+/// Somebody else changes the listener right before each call of a flip, one deploy a call: Alcedo halts, does not overwrite
+/// it, and retires nothing. The one moment in which it cannot know is between its last reading and its write: AWS's listeners
+/// have no compare-and-swap, so a change that comes in right before ModifyListener itself is lost to anybody.
+#[tokio::test(start_paused = true)]
+async fn a_foreign_change_at_any_moment_of_a_flip_stands() {
+    use alcedo_local_region::faults::{Calls, Effect, Fault, When};
+    let of_flip = {
+        let bench = Bench::new().await;
+        let plan = bench.plan().await;
+        let faults = Arc::clone(&bench.simulation.region.region);
+        let steps = bench.steps().before("flip/switch", move || {
+            faults.faults.forget_calls();
+            Box::pin(async {})
+        });
+        bench.walk(&plan, &steps).await.unwrap();
+        let calls: Vec<String> = bench.faults().calls().into_iter().filter(|it| it.service == "elasticloadbalancing").map(|it| it.operation).collect();
+        let end = calls.iter().position(|operation| operation == "DeregisterTargets").unwrap_or(calls.len());
+        calls[..end].to_vec()
+    };
+    assert!(of_flip.len() > 5, "{of_flip:?}");
+    let theirs = nothing_yet();
+    let (mut halted, mut lost) = (0, 0);
+    for (at, operation) in of_flip.iter().enumerate() {
+        let bench = Bench::new().await;
+        let plan = bench.plan().await;
+        let (region, account) = (Arc::clone(&bench.simulation.region.region), Arc::clone(&bench.account));
+        let (begin, change) = (Arc::clone(&region), theirs.clone());
+        let steps = bench.steps().before("flip/switch", move || {
+            let on = Calls { service: Some("elasticloadbalancing".into()), skip: at as u64, times: Some(1), ..Calls::default() };
+            let id = begin.faults.add(Fault { on, when: When::Before, effect: Effect::Hold });
+            let (region, account, change) = (Arc::clone(&begin), Arc::clone(&account), change.clone());
+            tokio::spawn(async move {
+                region.faults.struck(id, 1).await;
+                account.reroute(&change).await;
+                region.faults.remove(id);
+            });
+            Box::pin(async {})
+        });
+        let ended = bench.walk(&plan, &steps).await;
+        let now = bench.account.routing().await;
+        let what = format!("before call {at}, {operation}: {ended:?}, the listener does `{now}`");
+        for version in ["2026.1102.100000"] {
+            let fleet = fleet(&bench.site, version.parse().unwrap()).await;
+            assert!(fleet.is_some_and(|fleet| fleet.instances.len() == 2), "blue is there: {what}");
+        }
+        if operation == "ModifyListener" {
+            lost += 1;
+            continue;
+        }
+        assert_eq!(now, theirs, "{what}");
+        halted += 1;
+    }
+    eprintln!("{halted} moments in which somebody else's change stood, {lost} in which nobody can know");
+    assert_eq!(lost, 1, "{of_flip:?}");
+}

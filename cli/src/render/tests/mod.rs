@@ -266,7 +266,7 @@ fn summary_of_a_run_stuck_after_the_point_of_no_return_leaves_green_alone() {
     story.plan.steps[1].point_of_no_return = true;
     story.start("launch/instances");
     let resource = Resource::new("instance", "i-0123456789abcdef0");
-    story.tell(0.1, What::StepOwned { step: StepId::from("launch/instances"), resource });
+    story.tell(0.1, What::StepOwned { step: StepId::from("launch/instances"), resource, more: Vec::new() });
     story.succeed("launch/instances", 1.0, json!({}));
     story.start("retire/drain");
     story.fail("retire/drain", 1.0, "AWS does not answer", &[]);

@@ -199,7 +199,7 @@ pub fn half_a_deploy() -> Story {
     story.succeed("publish/artifact", 0.4, json!({}));
     story.start("launch/instances");
     let resource = Resource::new("instance", "i-0123456789abcdef0");
-    story.tell(0.3, What::StepOwned { step: StepId::from("launch/instances"), resource });
+    story.tell(0.3, What::StepOwned { step: StepId::from("launch/instances"), resource, more: Vec::new() });
     story.succeed("launch/instances", 1.0, json!({}));
     story.start("launch/healthy");
     for _ in 0..3 {

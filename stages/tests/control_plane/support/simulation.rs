@@ -51,6 +51,11 @@ fn folder() -> TempDir {
 
 impl Simulation {
     pub async fn start(seed: u64, lags: Lags) -> Self {
+        Self::with_capacity(seed, lags, Capacity::default()).await
+    }
+
+    /// The same account with other limits.
+    pub async fn with_capacity(seed: u64, lags: Lags, capacity: Capacity) -> Self {
         // The SDK draws the jitter of its retries from this.
         fastrand::seed(seed);
         let start: Timestamp = START.parse().unwrap();
@@ -64,7 +69,7 @@ impl Simulation {
             secret_key: SECRET_KEY.into(),
             backing: Backing::RecordsOnly,
             lags,
-            capacity: Capacity::default(),
+            capacity,
             forget_servers: false,
         };
         let region = server::simulate(config, Arc::new(RegionClock::starting_at(start)), seed).await.unwrap();
