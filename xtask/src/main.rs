@@ -21,7 +21,7 @@ mod traffic;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "The project's own chores", arg_required_else_help = true)]
@@ -63,6 +63,11 @@ enum Chore {
     },
     /// Measure deploys of the example app and print the numbers as JSON
     Bench {
+        /// `flip`: measure flips and rollbacks under visitors of every kind instead, and a green that goes bad
+        what: Option<Benched>,
+        /// How many flips
+        #[arg(long, default_value_t = 20, requires = "what")]
+        flips: u32,
         /// Measure `alcedo` as users install it; building it that way takes a quarter of an hour the first time
         #[arg(long)]
         release: bool,
@@ -72,6 +77,12 @@ enum Chore {
     Measure(process::Measure),
 }
 
+/// What can be measured besides whole deploys.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Benched {
+    Flip,
+}
+
 fn main() -> ExitCode {
     let done = match Arguments::parse().chore {
         Chore::Setup { tests } => setup::run_chore(tests),
@@ -79,7 +90,10 @@ fn main() -> ExitCode {
         Chore::Test { filter } => test::run(filter.as_deref()),
         Chore::Soak { schedules } => test::soak(schedules),
         Chore::Mutants { only } => mutants::run(only.as_deref()),
-        Chore::Bench { release } => bench::run(if release { alcedo::Profile::Release } else { alcedo::Profile::Dev }),
+        Chore::Bench { what: Some(Benched::Flip), flips, .. } => test::bench_flips(flips),
+        Chore::Bench { release, .. } => {
+            bench::run(if release { alcedo::Profile::Release } else { alcedo::Profile::Dev })
+        }
         Chore::Measure(what) => return process::measure(&what),
     };
     match done {

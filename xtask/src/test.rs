@@ -62,6 +62,10 @@ pub fn run(filter: Option<&str>) -> Result<()> {
     Ok(())
 }
 
+/// Flips of a soak, and the time in which the balancer's nodes take up a change in it.
+const SOAKED_FLIPS: u32 = 200;
+const SOAKED_PROPAGATION: &str = "30s";
+
 /// What `test` tries a part of, in full; then whether the tests notice bugs at all.
 pub fn soak(schedules: u64) -> Result<()> {
     setup::ensure(true)?;
@@ -73,7 +77,27 @@ pub fn soak(schedules: u64) -> Result<()> {
         .env("ALCEDO_SOAK", schedules.to_string())
         .env("ALCEDO_TEST_PYTHON", extras::python().join("bin/python"));
     process::run(&mut soak)?;
+    flips(SOAKED_FLIPS, Some(SOAKED_PROPAGATION))?;
     mutants::run(None)
+}
+
+/// Measures flips and rollbacks under visitors of every kind.
+pub fn bench_flips(count: u32) -> Result<()> {
+    setup::ensure(true)?;
+    heading("Flips");
+    flips(count, None)
+}
+
+fn flips(count: u32, propagation: Option<&str>) -> Result<()> {
+    let mut flips = cargo();
+    flips
+        .args(["test", "--workspace", "--test", "e2e", "--", "flips", "--nocapture"])
+        .env("ALCEDO_FLIPS", count.to_string());
+    if let Some(propagation) = propagation {
+        flips.env("ALCEDO_PROPAGATION", propagation);
+    }
+    process::run(&mut flips)?;
+    Ok(())
 }
 
 fn cargo() -> Command {
