@@ -81,6 +81,10 @@ impl Step for OneStep {
 
 #[async_trait]
 impl Steps for World {
+    async fn examine(&self, failed: &PlannedStep, _: &StepContext) {
+        self.log.lock().unwrap().push(format!("look at {}", failed.id));
+    }
+
     fn step(&self, planned: &PlannedStep) -> Result<Box<dyn Step>, StepError> {
         let behaviour = match planned.action.as_str().unwrap() {
             "succeed" => Behaviour::Succeed,
@@ -187,7 +191,7 @@ async fn a_failure_unwinds_in_reverse_the_failed_step_included() {
     let ran =
         execute(&[("a", "succeed"), ("b", "succeed"), ("c", "fail"), ("d", "succeed")], CancellationToken::new()).await;
     assert_eq!(ran.ending.outcome, Outcome::Unwound);
-    assert_eq!(ran.log, ["run a", "run b", "run c", "undo c", "undo b", "undo a"]);
+    assert_eq!(ran.log, ["run a", "run b", "run c", "look at c", "undo c", "undo b", "undo a"]);
     let (step, error) = ran.ending.failure.unwrap();
     assert_eq!((step.as_str(), error.message.as_str()), ("c", "it did not work"));
     assert_eq!(error.hints, ["try something else"]);
@@ -197,7 +201,7 @@ async fn a_failure_unwinds_in_reverse_the_failed_step_included() {
 async fn a_panic_unwinds_like_any_failure() {
     let ran = execute(&[("a", "succeed"), ("b", "panic")], CancellationToken::new()).await;
     assert_eq!(ran.ending.outcome, Outcome::Unwound);
-    assert_eq!(ran.log, ["run a", "run b", "undo b", "undo a"]);
+    assert_eq!(ran.log, ["run a", "run b", "look at b", "undo b", "undo a"]);
     assert!(ran.ending.failure.unwrap().1.message.contains("a bug"));
 }
 
@@ -205,7 +209,7 @@ async fn a_panic_unwinds_like_any_failure() {
 async fn an_undo_that_fails_is_tried_again_then_named_and_the_others_still_run() {
     let ran = execute(&[("a", "succeed"), ("b", "fail undo"), ("c", "fail")], CancellationToken::new()).await;
     assert_eq!(ran.ending.outcome, Outcome::Stuck);
-    assert_eq!(ran.log, ["run a", "run b", "run c", "undo c", "undo b", "undo b", "undo b", "undo b", "undo a"]);
+    assert_eq!(ran.log, ["run a", "run b", "run c", "look at c", "undo c", "undo b", "undo b", "undo b", "undo b", "undo a"]);
     let (step, error, resources) = &ran.ending.left[0];
     assert_eq!((step.as_str(), error.message.as_str()), ("b", "it stays"));
     assert_eq!(resources, &[Resource::new("thing", "b")]);
@@ -218,6 +222,15 @@ async fn where_traffic_cannot_be_moved_back_its_servers_stay() {
     assert_eq!(ran.ending.outcome, Outcome::Stuck);
     assert!(!ran.log.contains(&"undo servers".to_owned()), "{:?}", ran.log);
     assert!(ran.log.contains(&"undo mark".to_owned()), "{:?}", ran.log);
+}
+
+/// Nobody waits for a look at what failed with the traffic still there.
+#[tokio::test]
+async fn traffic_goes_back_before_anything_is_looked_at() {
+    let steps = [("servers", "succeed"), ("flip", "succeed"), ("mark", "succeed"), ("watch", "fail")];
+    let ran = execute(&steps, CancellationToken::new()).await;
+    assert_eq!(ran.ending.outcome, Outcome::Unwound);
+    assert_eq!(ran.log[4..], ["undo watch", "undo mark", "undo flip", "look at watch", "undo servers"]);
 }
 
 #[tokio::test]

@@ -107,6 +107,20 @@ mod tests {
         assert_eq!(verdict(Compared { green: few, ..calm() }), Verdict::TooFew(few.sample));
     }
 
+    /// Improbable enough for a run that looks once, not for one look of several.
+    #[test]
+    fn one_look_of_several_has_its_part_of_the_level() {
+        let settings = file::Watch::default();
+        let level = f64::from(settings.false_alarms) / 100.0;
+        let between = (0..100).map(|failed| Compared { green: measured(500, failed, 0.1), ..calm() }).find(|compared| {
+            let chance = compare::chance(compared.blue.sample, compared.green.sample);
+            (level / 20.0..level / 2.0).contains(&chance)
+        });
+        let between = between.expect("some number of failures is so improbable");
+        assert!(matches!(of(&between, &settings, 1), Verdict::Worse(_)));
+        assert!(matches!(of(&between, &settings, 10), Verdict::Good(_)));
+    }
+
     #[test]
     fn without_a_blue_there_is_nothing_to_be_worse_than() {
         let alone = Compared { green: measured(500, 12, 3.0), ..Compared::default() };
