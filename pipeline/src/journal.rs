@@ -211,6 +211,11 @@ pub fn decision_key(root: &str, run: &RunId, stage: Stage) -> String {
     format!("{}approvals/{stage}.json", folder(root, run))
 }
 
+/// Where the picture of a run's traffic is kept.
+pub fn picture_key(root: &str, run: &RunId) -> String {
+    format!("{}traffic.svg", folder(root, run))
+}
+
 fn key(folder: &str, seq: u64) -> String {
     format!("{folder}{seq:06}.json")
 }

@@ -82,8 +82,16 @@ type Way<'a> = (&'a FrontDoor, &'a BTreeMap<String, String>);
 struct Seen {
     rounds: u64,
     bad: u32,
-    /// When the servers' health was last looked at, and what was wrong with it.
-    health: Option<(Instant, Option<String>)>,
+    health: Option<Health>,
+}
+
+/// The servers' health when it was last looked at.
+#[derive(Clone)]
+struct Health {
+    at: Instant,
+    /// `None` where it could not be read.
+    healthy: Option<usize>,
+    wrong: Option<String>,
 }
 
 /// What green's numbers are compared with: measured once, before green had them.
@@ -151,7 +159,7 @@ impl Judge {
                     }
                 }
             }
-            context.waiting(left(&about, pause, passed, last.as_deref()));
+            context.waiting(left(&about, pause, passed, &seen, last.as_deref()));
             self.sleep(context, &about).await?;
         }
     }
@@ -202,7 +210,7 @@ impl Judge {
             if passed >= span.duration() {
                 return Ok(json!({ "rounds": seen.rounds, "numbers": last }));
             }
-            context.waiting(left(about, span.duration(), passed, last.as_deref()));
+            context.waiting(left(about, span.duration(), passed, &seen, last.as_deref()));
             self.sleep(context, about).await?;
         }
     }
@@ -335,9 +343,10 @@ impl Judge {
         let last = seen.health.take();
         let (answers, health) = futures::join!(door.ask(headers), self.health(clients, context, last));
         let wrong = self.wrong(answers);
-        let (at, sick) = health?;
-        seen.health = Some((at, sick.clone()));
-        Ok(wrong.or(sick))
+        let health = health?;
+        let wrong = wrong.or_else(|| health.wrong.clone());
+        seen.health = Some(health);
+        Ok(wrong)
     }
 
     /// What is wrong with green's servers; a good finding counts for a while, a bad one is looked at again.
@@ -345,26 +354,28 @@ impl Judge {
         &self,
         clients: &Clients,
         context: &StepContext,
-        last: Option<(Instant, Option<String>)>,
-    ) -> Result<(Instant, Option<String>), StepError> {
-        if let Some((at, None)) = last
-            && at.elapsed() < HEALTH_EVERY
+        last: Option<Health>,
+    ) -> Result<Health, StepError> {
+        if let Some(last) = last
+            && last.wrong.is_none()
+            && last.at.elapsed() < HEALTH_EVERY
         {
-            return Ok((at, None));
+            return Ok(last);
         }
         let group = self.green.arn(context)?;
+        let at = Instant::now();
         let health = match launch::target_health(clients, &group).await {
             Ok(health) => health,
             // Not to see is not to see something bad: a control plane that does not answer leaves the traffic as it is.
             Err(error) => {
                 context.warn(format!("the health of green's servers cannot be read: {error}"), None);
-                return Ok((Instant::now(), None));
+                return Ok(Health { at, healthy: None, wrong: None });
             }
         };
         let healthy = launch::count_healthy(&health);
         let wrong = (healthy < self.healthy_minimum as usize)
             .then(|| format!("{healthy} of its servers are healthy, {} are needed", self.healthy_minimum));
-        Ok((Instant::now(), wrong))
+        Ok(Health { at, healthy: Some(healthy), wrong })
     }
 }
 
@@ -372,10 +383,11 @@ fn unreadable(error: CloudError) -> StepError {
     StepError::from(error).hint("allow cloudwatch:GetMetricData, or judge by probes alone: watch: { metrics: false }")
 }
 
-fn left(about: &str, span: Duration, passed: Duration, numbers: Option<&str>) -> String {
+/// What people see while they wait.
+fn left(about: &str, span: Duration, passed: Duration, seen: &Seen, numbers: Option<&str>) -> String {
     let left = Span::from(Duration::from_secs(span.saturating_sub(passed).as_secs()));
-    match numbers {
-        Some(numbers) => format!("{about}, {left} left: {numbers}"),
-        None => format!("{about}, {left} left"),
-    }
+    let healthy = seen.health.as_ref().and_then(|health| health.healthy);
+    let healthy = healthy.map(|healthy| format!("; {healthy} healthy")).unwrap_or_default();
+    let numbers = numbers.map(|numbers| format!("; {numbers}")).unwrap_or_default();
+    format!("{about}, {left} left{healthy}{numbers}")
 }

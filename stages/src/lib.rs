@@ -44,6 +44,7 @@ pub mod smoke;
 pub mod ssh;
 pub mod sweep;
 pub mod tags;
+pub mod traffic;
 pub mod verdict;
 pub mod workshop;
 

@@ -1,5 +1,7 @@
 //! What the balancer has measured of two fleets and of itself, from CloudWatch.
 
+use std::collections::BTreeMap;
+
 use aws_sdk_cloudwatch::{
     primitives::DateTime,
     types::{Dimension, Metric, MetricDataQuery, MetricDataResult, MetricStat},
@@ -10,7 +12,7 @@ use crate::{clients::Clients, cloud_error::CloudError, compare::Sample};
 
 const NAMESPACE: &str = "AWS/ApplicationELB";
 /// Elastic Load Balancing reports by the minute (*CloudWatch metrics for your Application Load Balancer*).
-const PERIOD_S: i32 = 60;
+pub const PERIOD_S: i32 = 60;
 
 /// Requests that a target answered with 5xx.
 const FAILED: &str = "HTTPCode_Target_5XX_Count";
@@ -60,18 +62,7 @@ pub async fn between(
     let whole_balancer = of_balancer.iter().enumerate();
     let whole_balancer =
         whole_balancer.map(|(which, (metric, stat))| query(id(groups.len(), which), balancer, None, metric, stat));
-    let call = clients
-        .cloudwatch
-        .get_metric_data()
-        .set_metric_data_queries(Some(queries.chain(whole_balancer).collect()))
-        .start_time(DateTime::from_secs(from.as_second()))
-        .end_time(DateTime::from_secs(to.as_second().max(from.as_second() + 1)));
-    let mut pages = call.into_paginator().send();
-    let mut results: Vec<MetricDataResult> = Vec::new();
-    while let Some(page) = pages.next().await {
-        let page = page.map_err(|error| CloudError::of("read the balancer's metrics", error))?;
-        results.extend_from_slice(page.metric_data_results());
-    }
+    let results = results(clients, queries.chain(whole_balancer).collect(), (from, to)).await?;
     let values = |at: usize, which: usize| {
         let id = id(at, which);
         let of_query = results.iter().filter(move |result| result.id() == Some(id.as_str()));
@@ -88,6 +79,47 @@ pub async fn between(
         // RequestCount has only those for which a target was found.
         balancer: Sample { requests: reached + failed, failed },
     })
+}
+
+/// How many requests each group has had in each minute between two moments; a minute without any is missing.
+///
+/// # Errors
+/// CloudWatch cannot be asked.
+pub async fn requests(
+    clients: &Clients,
+    balancer: &str,
+    groups: &[&str],
+    (from, to): (Timestamp, Timestamp),
+) -> Result<Vec<BTreeMap<Timestamp, f64>>, CloudError> {
+    let queries = groups.iter().enumerate().map(|(at, group)| query(id(at, 0), balancer, Some(group), REQUESTS, "Sum"));
+    let results = results(clients, queries.collect(), (from, to)).await?;
+    let of_group = |at: usize| {
+        let id = id(at, 0);
+        let of_query = results.iter().filter(move |result| result.id() == Some(id.as_str()));
+        let values = of_query.flat_map(|result| result.timestamps().iter().zip(result.values()));
+        values.filter_map(|(at, count)| Some((Timestamp::from_second(at.secs()).ok()?, *count))).collect()
+    };
+    Ok((0..groups.len()).map(of_group).collect())
+}
+
+async fn results(
+    clients: &Clients,
+    queries: Vec<MetricDataQuery>,
+    (from, to): (Timestamp, Timestamp),
+) -> Result<Vec<MetricDataResult>, CloudError> {
+    let call = clients
+        .cloudwatch
+        .get_metric_data()
+        .set_metric_data_queries(Some(queries))
+        .start_time(DateTime::from_secs(from.as_second()))
+        .end_time(DateTime::from_secs(to.as_second().max(from.as_second() + 1)));
+    let mut pages = call.into_paginator().send();
+    let mut results: Vec<MetricDataResult> = Vec::new();
+    while let Some(page) = pages.next().await {
+        let page = page.map_err(|error| CloudError::of("read the balancer's metrics", error))?;
+        results.extend_from_slice(page.metric_data_results());
+    }
+    Ok(results)
 }
 
 /// Ids of queries begin with a lower-case letter.

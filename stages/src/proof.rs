@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::probes::FrontDoor;
+use crate::probes::{Answers, FrontDoor};
 
 /// Time between two rounds of probes.
 const PROBE_EVERY: Duration = Duration::from_millis(100);
@@ -83,7 +83,7 @@ impl Proof {
             Ok(match first_wrong {
                 Some((node, why)) => {
                     seen.quiet_since = None;
-                    Look::NotYet(format!("{node}: {why}"))
+                    Look::NotYet(format!("{}; {node}: {why}", in_words(&answers)))
                 }
                 None if seen.quiet_since.get_or_insert(asked).elapsed() >= self.quiet.duration() => Look::Ready(()),
                 None => Look::NotYet(format!("every node answers as it should, for {} to go by", self.quiet)),
@@ -105,4 +105,14 @@ impl Proof {
             () = context.cancellation().cancelled() => Err(StepError::new(ErrorKind::Interrupted, "interrupted")),
         }
     }
+}
+
+/// How many nodes each version answers at: `2026.1.2 at 3, 2026.1.1 at 1 of 4 nodes`.
+fn in_words(answers: &Answers) -> String {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for (_, answer) in answers {
+        *counts.entry(answer.as_deref().unwrap_or("nothing")).or_default() += 1;
+    }
+    let counts: Vec<String> = counts.iter().rev().map(|(version, nodes)| format!("{version} at {nodes}")).collect();
+    format!("{} of {} nodes", counts.join(", "), answers.len())
 }

@@ -8,6 +8,7 @@ use alcedo_stages::{
     facts::{self, Request, public_url},
     last_resort,
     site::Site,
+    traffic,
 };
 use clap::Args;
 use tokio::sync::mpsc;
@@ -23,6 +24,9 @@ use crate::{
     watchdog::Watchdog,
     words::moment,
 };
+
+/// For CloudWatch's answer at the end of a run.
+const TRAFFIC_WITHIN: Duration = Duration::from_secs(5);
 
 /// `--wait`, where a command takes the environment's lock.
 #[derive(Debug, Clone, Copy, Args)]
@@ -173,12 +177,26 @@ async fn execute(session: &Session, site: &Site, prepared: Prepared, signals: &m
     if let Some(watchdog) = watchdog {
         watchdog.calm();
     }
-    let report = Report::of(&Record { plan, events: show.take_kept() });
+    let record = Record { plan, events: show.take_kept() };
+    let report = Report::of(&record);
+    let traffic = traffic(site, &record).await;
     // Where it answers is told if it can be known; the run has ended either way.
     let url = match ending.outcome {
         Outcome::Done => facts::balancer(site).await.ok().map(|balancer| public_url(&site.pipeline, &balancer)),
         _ => None,
     };
-    show.close(&report, &Aftermath { url, bucket: Some(site.bucket().to_owned()) });
+    show.close(&report, &Aftermath { url, bucket: Some(site.bucket().to_owned()), traffic });
     Ok(ExitCode::of_run(ending.outcome, signals.first()))
+}
+
+/// What visitors saw of the flip, with the picture kept beside the run. It can be told later as well, or never: that is no
+/// reason to keep anybody waiting, or to fail.
+async fn traffic(site: &Site, record: &Record) -> Option<String> {
+    let told = async {
+        let traffic = traffic::of_run(site, &record.plan, &record.events).await.ok().flatten()?;
+        let kept = traffic::keep(site, &record.plan, &traffic).await;
+        let picture = kept.map(|place| format!("{place}\n")).unwrap_or_default();
+        Some(format!("{}{picture}", traffic.text()))
+    };
+    tokio::time::timeout(TRAFFIC_WITHIN, told).await.ok().flatten()
 }

@@ -12,6 +12,7 @@ use alcedo_pipeline::{
 use alcedo_stages::{
     overview::{self, OverviewError},
     site::Site,
+    traffic,
 };
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
@@ -158,7 +159,9 @@ async fn show(run: &RunId, environment: &Environment, session: &Session) -> Resu
     let mut text = String::from_utf8_lossy(&transcript).into_owned();
     if report.outcome.is_some() {
         text.push('\n');
-        let aftermath = Aftermath { url: None, bucket: Some(site.bucket().to_owned()) };
+        let traffic = traffic::of_run(&site, &record.plan, &record.events).await.ok().flatten();
+        let traffic = traffic.map(|traffic| traffic.text());
+        let aftermath = Aftermath { url: None, bucket: Some(site.bucket().to_owned()), traffic };
         text.push_str(&summary(&report, &timeline, &aftermath, session.output.paint_stdout));
     } else {
         text.push_str("\nthe run is at work, or its process died\n");

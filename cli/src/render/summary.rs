@@ -26,6 +26,8 @@ pub struct Aftermath {
     pub url: Option<String>,
     /// Where artifacts and journals are kept.
     pub bucket: Option<String>,
+    /// What visitors saw of the flip, a line each.
+    pub traffic: Option<String>,
 }
 
 /// What a row's value may take of 80 columns.
@@ -51,6 +53,10 @@ pub fn summary(report: &Report, timeline: &Timeline, aftermath: &Aftermath, pain
                 row(&mut text, "url", url);
             }
             stages(&mut text, report);
+            let mut name = "traffic";
+            for line in aftermath.traffic.iter().flat_map(|traffic| traffic.lines()) {
+                row(&mut text, std::mem::take(&mut name), line);
+            }
             if let Some((held, until)) = held(timeline) {
                 row(&mut text, "held", &format!("{held} until {}", moment(until)));
                 let undo = if report.purpose == Purpose::Rollback { "go forward" } else { "go back" };

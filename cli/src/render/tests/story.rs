@@ -137,7 +137,7 @@ impl Story {
         let mut timeline = Timeline::new(&self.plan);
         self.events.iter().for_each(|event| timeline.apply(event));
         let aftermath =
-            Aftermath { url: Some("http://127.0.0.1:8600".to_owned()), bucket: Some("releases".to_owned()) };
+            Aftermath { url: Some("http://127.0.0.1:8600".to_owned()), bucket: Some("releases".to_owned()), traffic: None };
         summary(&Report::of(&record), &timeline, &aftermath, Paint::PLAIN)
     }
 
