@@ -225,6 +225,10 @@ pub struct Launch {
     /// How long a server that leaves may finish its requests. Default `30s`; AWS allows 0–3600 s.
     #[serde(default = "thirty_seconds")]
     pub deregistration_delay: Span,
+    /// The longest that a request may take. Where it is named, no flip begins while the servers in service would be given less
+    /// than that to finish. Default: it is not looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slowest_request: Option<Span>,
     /// From launch to all servers healthy. Default `5m`.
     #[serde(default = "five_minutes")]
     pub timeout: Span,

@@ -92,6 +92,10 @@ pub struct HttpCheck {
     /// Longest time the whole answer may take. Default: the check's `timeout`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub within: Option<Span>,
+    /// The server must still answer over a connection that was idle for this long, which is added to the deadline. Asked of
+    /// servers alone: a balancer closes idle connections by its own rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_open: Option<Span>,
 }
 
 /// `tcp: { port: 5432 }`

@@ -18,6 +18,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod http;
+mod kept_open;
 pub mod program;
 pub mod report;
 pub mod resource;

@@ -2,13 +2,16 @@
 
 use std::{ops::Range, time::Duration};
 
-use alcedo_pipeline::suite::{Ask, Check, HttpCheck};
+use alcedo_pipeline::{
+    suite::{Ask, Check, HttpCheck},
+    units::Span,
+};
 use futures::{StreamExt, stream};
 use reqwest::Client;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
-    http, program,
+    http, kept_open, program,
     report::{CheckEvent, CheckResult, Failure, SuiteReport},
     resource,
     shell::Shell,
@@ -115,14 +118,24 @@ async fn try_once(check: &Check, target: &Target, client: &Client, shell: Option
     let ask = check.ask().map_err(|several| {
         Failure::new("exactly one thing to check", if several.is_empty() { "none".into() } else { several.join(", ") })
     })?;
-    let deadline = check.timeout.duration();
+    let idle = match ask {
+        Ask::Http(HttpCheck { kept_open: Some(idle), .. }) => *idle,
+        _ => Span::ZERO,
+    };
+    let deadline = check.timeout.duration() + idle.duration();
     // A program is ended by its own deadline, which knows its last words.
     if let Ask::Run(run) = ask {
         return program::check(run, target, deadline).await;
     }
     let look = async {
         match ask {
-            Ask::Http(request) => http::check(client, request, target).await,
+            Ask::Http(request) => {
+                http::check(client, request, target).await?;
+                match request.kept_open {
+                    Some(idle) => kept_open::check(request, target, idle).await,
+                    None => Ok(()),
+                }
+            }
             Ask::Tcp(connection) => tcp::check(connection, target).await,
             other => on_server(&other, shell).await,
         }

@@ -411,3 +411,39 @@ async fn resources_are_asked_over_the_shell() {
         "expected a shell on the server, got none: this target is not reached over SSH"
     );
 }
+
+/// A server that keeps an idle connection for this long.
+async fn keeps_idle(kept: Duration) -> SocketAddr {
+    use tokio::io::AsyncReadExt;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut request = [0; 4096];
+                while let Ok(Ok(1..)) = tokio::time::timeout(kept, stream.read(&mut request)).await {
+                    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+                    if stream.write_all(answer).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_server_that_closes_idle_connections_too_early_is_found() {
+    let checks = suite::load("- http: { path: /, kept_open: 600ms }\n  timeout: 2s\n").unwrap();
+    for (kept, passes) in [(Duration::from_secs(10), true), (Duration::from_millis(200), false)] {
+        let target = Target::server("127.0.0.1", keeps_idle(kept).await.port()).unwrap();
+        let report = run(&checks, &target, None, &|_| {}).await;
+        assert_eq!(report.passed(), passes, "{report:?}");
+        if !passes {
+            let failure = report.failures().next().unwrap().failure.clone().unwrap();
+            assert_eq!(failure.expected, "a connection that still answers after 600ms without a request");
+            assert!(failure.actual.starts_with("the server closed it after "), "{failure:?}");
+        }
+    }
+}

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::{
     clients::Clients,
+    cloud_error::CloudError,
     judge::Judge,
     launch,
     listener::{self, Place, Routing, Weighted},
@@ -20,6 +21,8 @@ use crate::{
     site::Site,
 };
 
+/// Elastic Load Balancing, target group attributes.
+const DEREGISTRATION_DELAY: &str = "deregistration_delay.timeout_seconds";
 /// Health lags, and a server may answer now and not a moment later: so many good readings in a row count.
 const READINGS: u32 = 3;
 /// Time between two readings of the listener while nothing is changed.
@@ -81,6 +84,9 @@ pub struct Switch {
     /// `None`: all at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shift: Option<Shift>,
+    /// The longest that a request may take, where the file says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slowest_request: Option<Span>,
     /// Green must have this many healthy servers at the moment of the change.
     pub healthy_minimum: u32,
     /// Green's version, and how it is known to answer no more once the change is taken back.
@@ -130,6 +136,7 @@ impl Switch {
             return Err(changed(&self.place, &self.before, &now));
         }
         if reached != Some(course.len() - 1) {
+            self.check_blue(clients).await?;
             self.check_green(clients, context).await?;
         }
         for (at, state) in course.iter().enumerate().skip(reached.unwrap_or_default()) {
@@ -158,6 +165,31 @@ impl Switch {
     /// What the step of this name has made of the listener.
     pub fn made(context: &StepContext) -> Result<Routing, StepError> {
         Ok(context.output::<Moved>(SWITCH)?.after)
+    }
+
+    /// The servers that lose the traffic must be given long enough to finish what they have. Their target group was made by
+    /// the file of its own time.
+    async fn check_blue(&self, clients: &Clients) -> Result<(), StepError> {
+        let Some(slowest) = self.slowest_request else { return Ok(()) };
+        for group in self.before.serving() {
+            let name = listener::group_name(group);
+            let call = clients.elb.describe_target_group_attributes().target_group_arn(group).send().await;
+            let answer = call.map_err(|error| CloudError::of(format!("read the attributes of {name}"), error))?;
+            let delay = answer.attributes().iter().find(|it| it.key() == Some(DEREGISTRATION_DELAY));
+            let seconds = delay.and_then(|it| it.value()?.parse::<u64>().ok());
+            if seconds.is_some_and(|seconds| seconds < slowest.as_secs()) {
+                let message = format!(
+                    "{name} gives its servers {} s to finish their requests, and the slowest takes {slowest}; no traffic was moved",
+                    seconds.unwrap_or_default()
+                );
+                return Err(StepError::failed(message).hint(format!(
+                    "aws elbv2 modify-target-group-attributes --target-group-arn {group} \
+                     --attributes Key={DEREGISTRATION_DELAY},Value={}",
+                    slowest.as_secs()
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// A held fleet may have changed what refers to it a moment ago, and then its health is found out anew.

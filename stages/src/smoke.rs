@@ -7,7 +7,7 @@ use alcedo_pipeline::{
     context::StepContext,
     error::StepError,
     file::Preview,
-    suite::{Ask, Check, TcpCheck},
+    suite::{Ask, Check, HttpCheck, TcpCheck},
 };
 use alcedo_smoke_tests::{CheckEvent, Shell, SuiteReport, Target, run};
 use serde::{Deserialize, Serialize};
@@ -179,7 +179,11 @@ async fn log_out(
 }
 
 fn is_for_preview(check: &Check) -> bool {
-    !check.needs_ssh() && !matches!(check.ask(), Ok(Ask::Tcp(TcpCheck { port: Some(_) })))
+    let of_servers_alone = matches!(
+        check.ask(),
+        Ok(Ask::Tcp(TcpCheck { port: Some(_) }) | Ask::Http(HttpCheck { kept_open: Some(_), .. }))
+    );
+    !check.needs_ssh() && !of_servers_alone
 }
 
 /// One of several failures; its source is the next one, so that each is a cause of its own.

@@ -44,6 +44,7 @@ fn flip(case: &Case<'_>, draft: &mut Draft) {
             green: case.green(),
             judge: judge(case),
             shift: shift(case),
+            slowest_request: pipeline.launch.slowest_request,
             healthy_minimum: if held.is_some() { 1 } else { pipeline.launch.count },
             version: target.version.to_string(),
             proof: proof.clone(),

@@ -345,3 +345,15 @@ async fn a_foreign_change_at_any_moment_of_a_flip_stands() {
     eprintln!("{halted} moments in which somebody else's change stood, {lost} in which nobody can know");
     assert_eq!(lost, 1, "{of_flip:?}");
 }
+
+/// The fleet in service was launched by a file that gave its servers one second to finish.
+#[tokio::test(start_paused = true)]
+async fn servers_that_could_not_finish_their_requests_keep_the_traffic() {
+    let changes = json!({ "launch": { "deregistration_delay": "30s", "slowest_request": "20s" } });
+    let (bench, site, green) = bench_with(changes).await;
+    let (ending, _) = deployed(&site, green).await;
+    let (step, error) = ending.failure.unwrap();
+    assert_eq!((ending.outcome, step.as_str()), (Outcome::Unwound, "flip/switch"));
+    assert!(error.message.contains("gives its servers 1 s to finish their requests"), "{error:?}");
+    bench.assert_as_before("blue's servers could not finish").await;
+}

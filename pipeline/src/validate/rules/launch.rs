@@ -27,6 +27,15 @@ pub(super) fn check(top: &At<'_>, add: Add<'_>) {
     // Elastic Load Balancing, target group attribute deregistration_delay.timeout_seconds.
     whole_seconds(launch.get("deregistration_delay"), 0..=3600, add);
     not_zero(launch.get("timeout"), add);
+    not_zero(launch.get("slowest_request"), add);
+    if let (Some(slowest), Some(delay)) =
+        (launch.get("slowest_request"), launch.span_or_default("deregistration_delay"))
+        && slowest.span().is_some_and(|slowest| slowest > delay)
+    {
+        let message = format!("a server that leaves gets {delay} to finish its requests, less than the slowest takes");
+        add(Problem::error("out-of-range", &slowest.path, message)
+            .help("make `launch.deregistration_delay` at least as long"));
+    }
     redundancy(&launch, add);
 }
 
