@@ -357,3 +357,27 @@ async fn servers_that_could_not_finish_their_requests_keep_the_traffic() {
     assert!(error.message.contains("gives its servers 1 s to finish their requests"), "{error:?}");
     bench.assert_as_before("blue's servers could not finish").await;
 }
+
+/// While two versions serve, the balancer's cookie keeps a visitor at one of them; afterwards there is nothing to keep.
+#[tokio::test(start_paused = true)]
+async fn visitors_stay_at_one_version_while_two_serve() {
+    let mut changes = canary();
+    changes["flip"]["sticky"] = json!("1h");
+    let (bench, site, green) = bench_with(changes).await;
+    let _visitors = visitors(&bench, 100, 0.0).await;
+    let account = Arc::clone(&bench.account);
+    let seen = AbortOnDropHandle::new(tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            if let Routing::Forward { groups, sticky_seconds } = account.routing().await
+                && groups.len() == 2
+            {
+                return sticky_seconds;
+            }
+        }
+    }));
+    let (ending, _) = deployed(&site, green).await;
+    assert_eq!(ending.outcome, Outcome::Done, "{:?}", ending.failure);
+    assert_eq!(seen.await.unwrap(), Some(3600));
+    assert!(matches!(bench.account.routing().await, Routing::Forward { sticky_seconds: None, .. }));
+}
