@@ -4,9 +4,10 @@ use alcedo_pipeline::version::Version;
 use alcedo_stages::facts::Request;
 use clap::Args;
 
-use super::run::{Patience, run};
+use super::run::{Manner, Patience, run};
 use crate::{
     failure::Result,
+    render::files::Files,
     session::{Environment, Session},
 };
 
@@ -24,6 +25,8 @@ pub struct Arguments {
     environment: Environment,
     #[command(flatten)]
     patience: Patience,
+    #[command(flatten)]
+    files: Files,
     /// Deploy a published version instead of building what is here
     #[arg(long, value_name = "VERSION")]
     version: Option<Version>,
@@ -38,5 +41,7 @@ pub fn run_command(arguments: &Arguments, session: &Session) -> Result {
         Some(version) => format!("deploy --version {version}"),
         None => "deploy".to_owned(),
     };
-    run(session, &arguments.environment, arguments.patience, &request, &reason, arguments.freeze_on_failure)
+    let Arguments { environment, patience, files, freeze_on_failure: freeze, .. } = arguments;
+    let manner = Manner { patience: *patience, files: files.clone(), freeze: *freeze };
+    run(session, environment, &manner, &request, &reason)
 }

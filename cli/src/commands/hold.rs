@@ -11,7 +11,7 @@ use alcedo_stages::{
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::run::{Patience, run, span, tell};
+use super::run::{Manner, Patience, run, span, tell};
 use crate::{
     exit_code::ExitCode,
     failure::Result,
@@ -66,13 +66,17 @@ enum Command {
 pub fn run_command(arguments: &Arguments, session: &Session) -> Result {
     match &arguments.command {
         Command::Finish { environment, patience } => {
-            run(session, environment, *patience, &Request::EndHold, "hold finish", false)
+            run(session, environment, &manner(*patience), &Request::EndHold, "hold finish")
         }
         Command::Abort { environment, patience } => {
-            run(session, environment, *patience, &Request::Rollback { to: None }, "hold abort", false)
+            run(session, environment, &manner(*patience), &Request::Rollback { to: None }, "hold abort")
         }
         Command::Extend { environment, patience, by } => extend(session, environment, *patience, Span::from(*by)),
     }
+}
+
+fn manner(patience: Patience) -> Manner {
+    Manner { patience, ..Manner::default() }
 }
 
 fn extend(session: &Session, environment: &Environment, patience: Patience, by: Span) -> Result {

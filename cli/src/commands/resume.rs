@@ -3,9 +3,10 @@
 use alcedo_pipeline::{ids::RunId, recovery::Wish};
 use clap::Args;
 
-use super::run::{Patience, take_up_run};
+use super::run::{Manner, Patience, take_up_run};
 use crate::{
     failure::Result,
+    render::files::Files,
     session::{Environment, Session},
 };
 
@@ -25,8 +26,12 @@ pub struct Arguments {
     environment: Environment,
     #[command(flatten)]
     patience: Patience,
+    #[command(flatten)]
+    files: Files,
 }
 
 pub fn run_command(arguments: &Arguments, session: &Session) -> Result {
-    take_up_run(session, &arguments.environment, arguments.patience, arguments.run.as_ref(), Wish::GoOn)
+    let Arguments { run, environment, patience, files } = arguments;
+    let manner = Manner { patience: *patience, files: files.clone(), freeze: false };
+    take_up_run(session, environment, &manner, run.as_ref(), Wish::GoOn)
 }

@@ -4,9 +4,10 @@ use alcedo_pipeline::{ids::RunId, recovery::Wish, version::Version};
 use alcedo_stages::facts::Request;
 use clap::Args;
 
-use super::run::{Patience, run, take_up_run};
+use super::run::{Manner, Patience, run, take_up_run};
 use crate::{
     failure::Result,
+    render::files::Files,
     session::{Environment, Session},
 };
 
@@ -24,6 +25,8 @@ pub struct Arguments {
     environment: Environment,
     #[command(flatten)]
     patience: Patience,
+    #[command(flatten)]
+    files: Files,
     /// Go back to this version [default: the one in service before]
     #[arg(long, value_name = "VERSION")]
     to: Option<Version>,
@@ -33,10 +36,11 @@ pub struct Arguments {
 }
 
 pub fn run_command(arguments: &Arguments, session: &Session) -> Result {
-    let Arguments { environment, patience, to, run: undo } = arguments;
+    let Arguments { environment, patience, files, to, run: undo } = arguments;
+    let manner = Manner { patience: *patience, files: files.clone(), freeze: false };
     if undo.is_some() {
-        return take_up_run(session, environment, *patience, undo.as_ref(), Wish::GoBack);
+        return take_up_run(session, environment, &manner, undo.as_ref(), Wish::GoBack);
     }
     let reason = to.map_or_else(|| "rollback".to_owned(), |version| format!("rollback --to {version}"));
-    run(session, environment, *patience, &Request::Rollback { to: *to }, &reason, false)
+    run(session, environment, &manner, &Request::Rollback { to: *to }, &reason)
 }

@@ -18,7 +18,11 @@ use crate::{
     failure::{Failure, Result},
     output::Output,
     problems::of_run,
-    render::{Show, summary::Aftermath},
+    render::{
+        Show,
+        files::{Files, Opened},
+        summary::Aftermath,
+    },
     session::{Environment, Session},
     signals::Signals,
     watchdog::Watchdog,
@@ -29,7 +33,7 @@ use crate::{
 const TRAFFIC_WITHIN: Duration = Duration::from_secs(5);
 
 /// `--wait`, where a command takes the environment's lock.
-#[derive(Debug, Clone, Copy, Args)]
+#[derive(Debug, Clone, Copy, Default, Args)]
 pub struct Patience {
     /// Wait this long for another run to end, such as 90s, 10m or 1h [default: do not wait]
     #[arg(long, value_name = "DURATION", value_parser = span, default_value = "0s", hide_default_value = true)]
@@ -46,16 +50,25 @@ pub fn span(text: &str) -> std::result::Result<Duration, String> {
     text.parse::<alcedo_pipeline::units::Span>().map(|span| span.duration()).map_err(|error| error.to_string())
 }
 
-/// Does what is asked in one environment, shows it, and says how it ended. With `freeze`, a failure after traffic has begun
-/// to move leaves it where it is.
+/// How a run is wanted, beside what it is to do.
+#[derive(Debug, Clone, Default)]
+pub struct Manner {
+    pub patience: Patience,
+    pub files: Files,
+    /// A failure after traffic has begun to move leaves it where it is.
+    pub freeze: bool,
+}
+
+/// Does what is asked in one environment, shows it, and says how it ended.
 pub fn run(
     session: &Session,
     environment: &Environment,
-    patience: Patience,
+    manner: &Manner,
     request: &Request,
     reason: &str,
-    freeze: bool,
 ) -> Result {
+    let Manner { patience, files, freeze } = manner;
+    let files = files.open()?;
     session.block_on(async {
         let mut signals = Signals::listen()?;
         let site = signals.or_stop(session.site(environment)).await?;
@@ -64,8 +77,8 @@ pub fn run(
         let stop = signals.stop().clone();
         let order = Order { reason, patience: patience.wait, stop: &stop, tell: &tell };
         let mut prepared = prepare(&site, request, &order).await.map_err(|error| stopped_or(&signals, &error))?;
-        prepared.plan.freeze = freeze;
-        execute(session, &site, prepared, &mut signals).await
+        prepared.plan.freeze = *freeze;
+        execute(session, &site, prepared, &mut signals, files).await
     })
 }
 
@@ -73,10 +86,12 @@ pub fn run(
 pub fn take_up_run(
     session: &Session,
     environment: &Environment,
-    patience: Patience,
+    manner: &Manner,
     run: Option<&alcedo_pipeline::ids::RunId>,
     wish: Wish,
 ) -> Result {
+    let Manner { patience, files, .. } = manner;
+    let files = files.open()?;
     session.block_on(async {
         let mut signals = Signals::listen()?;
         let site = signals.or_stop(session.swept_site(environment)).await?;
@@ -87,7 +102,7 @@ pub fn take_up_run(
         let order = Order { reason, patience: patience.wait, stop: &stop, tell: &tell };
         match take_up(&site, run, wish, &order).await.map_err(|error| stopped_or(&signals, &error))? {
             TakenUp::Ready(prepared) => {
-                let code = execute(session, &site, *prepared, &mut signals).await?;
+                let code = execute(session, &site, *prepared, &mut signals, files).await?;
                 // It was asked to be undone, and is: that is no interruption.
                 let undone = wish == Wish::GoBack && code == ExitCode::FAILED;
                 Ok(if undone { ExitCode::DONE } else { code })
@@ -149,7 +164,13 @@ fn stopped_or(signals: &Signals, error: &RunError) -> Failure {
     }
 }
 
-async fn execute(session: &Session, site: &Site, prepared: Prepared, signals: &mut Signals) -> Result {
+async fn execute(
+    session: &Session,
+    site: &Site,
+    prepared: Prepared,
+    signals: &mut Signals,
+    files: Opened,
+) -> Result {
     if let Some(signal) = signals.first() {
         prepared.abandon().await.map_err(|error| of_run(&error))?;
         let message = format!("stopped by {signal} before anything was changed");
@@ -185,7 +206,9 @@ async fn execute(session: &Session, site: &Site, prepared: Prepared, signals: &m
         Outcome::Done => facts::balancer(site).await.ok().map(|balancer| public_url(&site.pipeline, &balancer)),
         _ => None,
     };
-    show.close(&report, &Aftermath { url, bucket: Some(site.bucket().to_owned()), traffic });
+    let aftermath = Aftermath { url, bucket: Some(site.bucket().to_owned()), traffic };
+    show.write(files, &report, &aftermath);
+    show.close(&report, &aftermath);
     Ok(ExitCode::of_run(ending.outcome, signals.first()))
 }
 

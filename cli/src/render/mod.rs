@@ -15,6 +15,7 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 
 use self::{
+    files::Opened,
     json::Json,
     lines::Lines,
     progress::{Progress, Size},
@@ -28,6 +29,7 @@ use crate::{
     signals::{Pipe, Signal, Watched},
 };
 
+pub mod files;
 pub mod json;
 pub mod leftovers;
 pub mod lines;
@@ -115,6 +117,13 @@ impl Show {
     /// The durable events that were shown.
     pub fn take_kept(&mut self) -> Vec<Event> {
         std::mem::take(&mut self.kept)
+    }
+
+    /// Writes the files that were asked for, and says where that did not work.
+    pub fn write(&self, files: Opened, report: &Report, aftermath: &Aftermath) {
+        for wrong in files.write(report, &self.timeline, aftermath) {
+            self.output.note(&format!("warning: {wrong}\n"));
+        }
     }
 
     /// The closing words, or the closing line.

@@ -27,6 +27,17 @@ pub struct Timeline {
     /// The step that runs or is being undone.
     pub current: Option<usize>,
     pub outcome: Option<Outcome>,
+    /// Every check that was made, in order.
+    pub checks: Vec<Checked>,
+}
+
+/// One check of one server, of the preview or of an image.
+pub struct Checked {
+    pub target: String,
+    pub name: String,
+    pub passed: bool,
+    pub detail: String,
+    pub seconds: f64,
 }
 
 /// One step.
@@ -95,7 +106,8 @@ impl Timeline {
                 output: None,
             })
             .collect();
-        Self { plan: plan.clone(), steps, began: plan.made_at, now: plan.made_at, current: None, outcome: None }
+        let (began, now) = (plan.made_at, plan.made_at);
+        Self { plan: plan.clone(), steps, began, now, current: None, outcome: None, checks: Vec::new() }
     }
 
     /// Takes an event into account.
@@ -158,7 +170,14 @@ impl Timeline {
                 step.transfer = Some(Transfer { done: *done, total: *total, unit: *unit });
             }),
             What::Waiting { step, status } => self.change(step, |step| step.waits_for = Some(clean(status))),
-            What::Checked { .. } | What::Warning { .. } => {}
+            What::Checked { target, check, passed, detail, seconds, .. } => self.checks.push(Checked {
+                target: clean(target),
+                name: clean(check),
+                passed: *passed,
+                detail: clean(detail),
+                seconds: *seconds,
+            }),
+            What::Warning { .. } => {}
         }
     }
 
