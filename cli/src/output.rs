@@ -84,7 +84,7 @@ fn write(to: &mut impl Write, text: &str) {
 pub struct Paint(bool);
 
 impl Paint {
-    #[cfg(test)]
+    /// For what is no terminal.
     pub const PLAIN: Self = Self(false);
     #[cfg(test)]
     pub const COLOURED: Self = Self(true);

@@ -30,7 +30,8 @@ fn example(name: &str) -> PathBuf {
 
 #[test]
 fn each_fits_its_providers_schema() {
-    let python = std::env::var_os("ALCEDO_TEST_PYTHON").expect("`cargo xtask test` names a Python with check-jsonschema");
+    let python =
+        std::env::var_os("ALCEDO_TEST_PYTHON").expect("`cargo xtask test` names a Python with check-jsonschema");
     let checker = Path::new(&python).with_file_name("check-jsonschema");
     let check = |file: &Path, schema: &str| {
         let output = Command::new(&checker).args(["--builtin-schema", schema]).arg(file).output();
@@ -53,7 +54,8 @@ fn commands(text: &str) -> Vec<Vec<String>> {
     let filled = FILLED_IN.iter().fold(text.to_owned(), |text, (old, new)| text.replace(old, new));
     let mut found = Vec::new();
     for line in filled.lines().filter(|line| !line.trim_start().starts_with('#')) {
-        let line = line.trim_start().trim_start_matches("- ").trim_start_matches("run:").trim_start_matches("command:").trim();
+        let line =
+            line.trim_start().trim_start_matches("- ").trim_start_matches("run:").trim_start_matches("command:").trim();
         if let Some(rest) = line.strip_prefix("alcedo ") {
             let command = rest.split(['|', ';', '&']).next().unwrap_or_default();
             found.push(command.split_whitespace().map(str::to_owned).collect());

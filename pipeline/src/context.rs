@@ -117,11 +117,11 @@ impl StepContext {
 
     /// Journals a resource the moment it exists.
     pub async fn own(&self, resource: Resource) -> Result<(), StepError> {
-        self.own_all([resource]).await
+        self.own_all(vec![resource]).await
     }
 
     /// The same for all that one call has made.
-    pub async fn own_all(&self, resources: impl IntoIterator<Item = Resource>) -> Result<(), StepError> {
+    pub async fn own_all(&self, resources: Vec<Resource>) -> Result<(), StepError> {
         let mut resources = resources.into_iter();
         let Some(resource) = resources.next() else { return Ok(()) };
         let what = What::StepOwned { step: self.step.clone(), resource, more: resources.collect() };

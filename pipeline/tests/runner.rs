@@ -209,7 +209,10 @@ async fn a_panic_unwinds_like_any_failure() {
 async fn an_undo_that_fails_is_tried_again_then_named_and_the_others_still_run() {
     let ran = execute(&[("a", "succeed"), ("b", "fail undo"), ("c", "fail")], CancellationToken::new()).await;
     assert_eq!(ran.ending.outcome, Outcome::Stuck);
-    assert_eq!(ran.log, ["run a", "run b", "run c", "look at c", "undo c", "undo b", "undo b", "undo b", "undo b", "undo a"]);
+    assert_eq!(
+        ran.log,
+        ["run a", "run b", "run c", "look at c", "undo c", "undo b", "undo b", "undo b", "undo b", "undo a"]
+    );
     let (step, error, resources) = &ran.ending.left[0];
     assert_eq!((step.as_str(), error.message.as_str()), ("b", "it stays"));
     assert_eq!(resources, &[Resource::new("thing", "b")]);

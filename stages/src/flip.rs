@@ -154,6 +154,7 @@ impl Switch {
                 && at + 1 < course.len()
             {
                 tokio::select! {
+                    biased;
                     passed = self.judge.share(site, context, *share, shift.pause) => passed?,
                     change = until_changed(clients, &self.place, state) => return Err(change),
                 }
@@ -291,6 +292,8 @@ pub struct Prove {
 impl Prove {
     pub async fn run(&self, clients: &Clients, context: &StepContext) -> Result<Value, StepError> {
         tokio::select! {
+            // In this order, so that a simulation goes the same way twice.
+            biased;
             proven = self.proof.only(context, &self.version) => proven,
             bad = self.judge.until_bad(clients, context, "after the flip") => Err(bad),
         }

@@ -126,6 +126,7 @@ impl Watch {
     pub async fn run(&self, site: &Site, context: &StepContext) -> Result<Value, StepError> {
         let routing = Switch::made(context)?;
         tokio::select! {
+            biased;
             held = self.judge.hold(site, context, self.span) => held,
             change = flip::until_changed(&site.clients, &self.place, &routing) => Err(change),
         }

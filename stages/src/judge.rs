@@ -111,13 +111,7 @@ impl Judge {
     ///
     /// # Errors
     /// A breach, too few requests to judge by, or an interruption.
-    pub async fn share(
-        &self,
-        site: &Site,
-        context: &StepContext,
-        share: u8,
-        pause: Span,
-    ) -> Result<(), StepError> {
+    pub async fn share(&self, site: &Site, context: &StepContext, share: u8, pause: Span) -> Result<(), StepError> {
         let about = format!("with {share} % of the traffic");
         let way = (&self.preview_door, &self.preview_headers);
         let since = context.now();

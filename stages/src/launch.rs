@@ -205,7 +205,8 @@ impl LaunchInstances {
                 token: format!("{}-{index}", context.token()),
             };
             let launched = launch.run(clients).await?;
-            context.own_all(launched.iter().map(|id| Resource::new("instance", id))).await?;
+            let made = launched.iter().map(|id| Resource::new("instance", id)).collect();
+            context.own_all(made).await?;
             ids.extend(launched);
             context.progress(ids.len() as u64, u64::from(self.count), Unit::Servers);
         }

@@ -136,7 +136,7 @@ pub async fn through_balancer(
     (door, headers): (&FrontDoor, &BTreeMap<String, String>),
     version: &str,
     checks: &[Check],
-    show: &(dyn Fn(CheckEvent) + Sync),
+    show: &(dyn Fn(CheckEvent) + Send + Sync),
 ) -> Result<SuiteReport, StepError> {
     let url = door.parsed()?;
     let host = url.host_str().unwrap_or_default().to_owned();

@@ -53,7 +53,8 @@ pub async fn of_run(site: &Site, plan: &Plan, events: &[Event]) -> Result<Option
         Group::Known(arn) => Some(arn.clone()),
         Group::Made => events.iter().find_map(made_group),
     };
-    let (Some(green), [blue]) = (green, switch.before.serving().as_slice()) else { return Ok(None) };
+    let serving = switch.before.serving();
+    let (Some(green), [blue]) = (green, serving.as_slice()) else { return Ok(None) };
     let replaced = plan.replaces.map_or_else(|| "before".to_owned(), |version| version.to_string());
     let span = (earlier(flip), site.now().min(flip.saturating_add(AFTER).unwrap_or(Timestamp::MAX)));
     let counted = metrics::requests(&site.clients, &switch.judge.balancer, &[blue, &green], span).await?;
@@ -148,10 +149,10 @@ impl Traffic {
             .x_label_area_size(34)
             .y_label_area_size(52)
             .caption("requests per second", ("sans-serif", 15))
-            .build_cartesian_2d(0.0..(minutes.max(2) - 1) as f64, 0.0..(self.most() * 1.1).max(1.0))?;
+            .build_cartesian_2d(0.0..minutes.max(1) as f64, 0.0..(self.most() * 1.1).max(1.0))?;
         chart.configure_mesh().x_desc("minutes").light_line_style(WHITE).draw()?;
         for ((version, values), colour) in self.versions.iter().zip(COLOURS) {
-            let points = values.iter().enumerate().map(|(minute, value)| (minute as f64, *value));
+            let points = values.iter().enumerate().map(|(minute, value)| (minute as f64 + 0.5, *value));
             chart
                 .draw_series(LineSeries::new(points, colour.stroke_width(2)))?
                 .label(version)
@@ -159,9 +160,10 @@ impl Traffic {
         }
         let flip = self.flip.duration_since(self.from).as_secs_f64() / f64::from(PERIOD_S);
         let line = [(flip, 0.0), (flip, self.most().max(1.0))];
-        chart.draw_series(LineSeries::new(line, BLACK.mix(0.4)))?.label("flip").legend(|(x, y)| {
-            PathElement::new([(x, y), (x + 16, y)], BLACK.mix(0.4))
-        });
+        chart
+            .draw_series(LineSeries::new(line, BLACK.mix(0.4)))?
+            .label("flip")
+            .legend(|(x, y)| PathElement::new([(x, y), (x + 16, y)], BLACK.mix(0.4)));
         chart.configure_series_labels().background_style(WHITE.mix(0.8)).border_style(BLACK.mix(0.2)).draw()?;
         area.present()?;
         Ok(())
@@ -196,14 +198,20 @@ mod tests {
 
     #[test]
     fn each_version_has_a_line_and_each_minute_a_column() {
-        insta::assert_snapshot!(traffic().text(), @"");
+        insta::assert_snapshot!(traffic().text(), @"
+        2026.1119.80000   █████▄    10.0/s at most
+        2026.1120.190512       ▄██  10.0/s at most
+        requests by the minute, from 19:02 on; the flip was at 19:07 UTC
+        ");
     }
 
     #[test]
     fn the_picture_shows_both_versions_and_the_flip() {
         let svg = traffic().svg().unwrap();
         assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"), "{svg}");
-        assert_eq!(svg.matches("<polyline").count(), 6, "two versions and the flip, and each in the legend: {svg}");
+        for colour in ["#1F60A8", "#188A52"] {
+            assert_eq!(svg.matches(colour).count(), 2, "a line of {colour}, and one in the legend: {svg}");
+        }
         for text in ["2026.1119.80000", "2026.1120.190512", "requests per second"] {
             assert!(svg.contains(text), "{text}");
         }

@@ -34,8 +34,7 @@ pub fn of(compared: &Compared, settings: &file::Watch, looks: u32) -> Verdict {
     // Two comparisons a look: the servers', and the balancer's own.
     let level = f64::from(settings.false_alarms) / 100.0 / f64::from(2 * looks.max(1));
     let improbable = |chance: f64| format!("by chance alone that happens with p = {chance:.1e}, below {level:.1e}");
-    let failures =
-        format!("{} requests failed, where {} of blue's did", in_words(green.sample), in_words(blue.sample));
+    let failures = format!("{} requests failed, where {} of blue's did", in_words(green.sample), in_words(blue.sample));
     let chance = compare::chance(blue.sample, green.sample);
     if chance < level {
         return Verdict::Worse(format!("{failures}; {}", improbable(chance)));
@@ -112,10 +111,11 @@ mod tests {
     fn one_look_of_several_has_its_part_of_the_level() {
         let settings = file::Watch::default();
         let level = f64::from(settings.false_alarms) / 100.0;
-        let between = (0..100).map(|failed| Compared { green: measured(500, failed, 0.1), ..calm() }).find(|compared| {
-            let chance = compare::chance(compared.blue.sample, compared.green.sample);
-            (level / 20.0..level / 2.0).contains(&chance)
-        });
+        let between =
+            (0..100).map(|failed| Compared { green: measured(500, failed, 0.1), ..calm() }).find(|compared| {
+                let chance = compare::chance(compared.blue.sample, compared.green.sample);
+                (level / 20.0..level / 2.0).contains(&chance)
+            });
         let between = between.expect("some number of failures is so improbable");
         assert!(matches!(of(&between, &settings, 1), Verdict::Worse(_)));
         assert!(matches!(of(&between, &settings, 10), Verdict::Good(_)));

@@ -60,13 +60,7 @@ pub struct Manner {
 }
 
 /// Does what is asked in one environment, shows it, and says how it ended.
-pub fn run(
-    session: &Session,
-    environment: &Environment,
-    manner: &Manner,
-    request: &Request,
-    reason: &str,
-) -> Result {
+pub fn run(session: &Session, environment: &Environment, manner: &Manner, request: &Request, reason: &str) -> Result {
     let Manner { patience, files, freeze } = manner;
     let files = files.open()?;
     session.block_on(async {
@@ -164,13 +158,7 @@ fn stopped_or(signals: &Signals, error: &RunError) -> Failure {
     }
 }
 
-async fn execute(
-    session: &Session,
-    site: &Site,
-    prepared: Prepared,
-    signals: &mut Signals,
-    files: Opened,
-) -> Result {
+async fn execute(session: &Session, site: &Site, prepared: Prepared, signals: &mut Signals, files: Opened) -> Result {
     if let Some(signal) = signals.first() {
         prepared.abandon().await.map_err(|error| of_run(&error))?;
         let message = format!("stopped by {signal} before anything was changed");

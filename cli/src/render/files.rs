@@ -34,6 +34,11 @@ pub struct Opened {
 }
 
 impl Files {
+    #[cfg(test)]
+    pub fn at(junit: &std::path::Path, summary: &std::path::Path) -> Self {
+        Self { junit: Some(junit.to_owned()), summary: Some(summary.to_owned()) }
+    }
+
     /// # Errors
     /// One of them cannot be written.
     pub fn open(&self) -> Result<Opened> {
@@ -55,7 +60,9 @@ impl Opened {
         let mut put = |target: Option<(PathBuf, File)>, text: Option<String>| {
             let Some((path, mut file)) = target else { return };
             let written = text.ok_or_else(|| "it cannot be made".to_owned());
-            if let Err(error) = written.and_then(|text| file.write_all(text.as_bytes()).map_err(|error| error.to_string())) {
+            if let Err(error) =
+                written.and_then(|text| file.write_all(text.as_bytes()).map_err(|error| error.to_string()))
+            {
                 wrong.push(format!("{} was not written: {error}", path.display()));
             }
         };
@@ -104,9 +111,15 @@ fn case_of(step: &Step) -> TestCase {
         (Some(error), _) => {
             let mut status = failed(&error.message);
             let mut text = String::new();
-            error.causes.iter().for_each(|cause| drop(writeln!(text, "because: {cause}")));
-            error.hints.iter().for_each(|hint| drop(writeln!(text, "help: {hint}")));
-            step.lines.iter().for_each(|line| drop(writeln!(text, "{line}")));
+            for cause in &error.causes {
+                let _ = writeln!(text, "because: {cause}");
+            }
+            for hint in &error.hints {
+                let _ = writeln!(text, "help: {hint}");
+            }
+            for line in &step.lines {
+                let _ = writeln!(text, "{line}");
+            }
             status.set_description(text);
             status
         }
@@ -136,7 +149,9 @@ fn markdown(report: &Report, timeline: &Timeline, aftermath: &Aftermath) -> Stri
     let mut text = format!("## {mark} {run}\n\n");
     if let Some(failure) = &report.failure {
         let _ = writeln!(text, "**{}** failed: {}\n", failure.step, escaped(&failure.error.message));
-        failure.error.hints.iter().for_each(|hint| drop(writeln!(text, "- {}", escaped(hint))));
+        for hint in &failure.error.hints {
+            let _ = writeln!(text, "- {}", escaped(hint));
+        }
         text.push('\n');
     }
     text.push_str("| stage | took |\n|---|---|\n");

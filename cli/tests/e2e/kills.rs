@@ -224,7 +224,11 @@ fn open_run(records: &Records) -> Option<String> {
     records.runtime.block_on(open).unwrap().first().map(ToString::to_string)
 }
 
-/// How many calls a deploy makes, and how many come before its point of no return.
+/// How often health is asked for depends on how long things take, so that a call of one deploy can be a few places earlier in
+/// another.
+const SLACK: u64 = 6;
+
+/// How many calls a deploy makes, and how many come before its point of no return in any case.
 fn calls_of_a_deploy(records: &mut Records) -> (u64, u64) {
     records.faults().forget_calls();
     let next = records.next();
@@ -232,8 +236,10 @@ fn calls_of_a_deploy(records: &mut Records) -> (u64, u64) {
     records.serving = next;
     let calls = records.faults().calls();
     // The journal's word that retiring begins comes right before.
-    let retire = calls.iter().position(|call| call.operation == "DeregisterTargets").expect("it retires a fleet") - 1;
-    (calls.len() as u64, retire as u64)
+    let first = calls.iter().position(|call| call.operation == "DeregisterTargets").expect("it retires a fleet");
+    // The journal's word that retiring begins comes before.
+    let word = calls[..first].iter().rposition(|call| call.operation == "PutObject").expect("it is journaled");
+    (calls.len() as u64, word as u64 - SLACK)
 }
 
 fn undo(records: &Records) -> Option<Ended> {

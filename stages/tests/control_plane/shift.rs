@@ -123,7 +123,7 @@ async fn two_percent_that_fail_stop_it_at_the_first_share() {
     let (step, error) = ending.failure.unwrap();
     assert_eq!(step.as_str(), "flip/switch");
     assert!(error.message.contains("went bad with 5 % of the traffic"), "{error:?}");
-    assert!(error.message.contains(" requests failed (") && error.message.contains("p = "), "{error:?}");
+    assert!(error.message.contains(" requests failed, where 0 of ") && error.message.contains("p = "), "{error:?}");
     assert_eq!(changes(&bench), 2, "one share, and back");
     bench.assert_as_before("green failed more often").await;
 }
@@ -305,7 +305,13 @@ async fn a_foreign_change_at_any_moment_of_a_flip_stands() {
             Box::pin(async {})
         });
         bench.walk(&plan, &steps).await.unwrap();
-        let calls: Vec<String> = bench.faults().calls().into_iter().filter(|it| it.service == "elasticloadbalancing").map(|it| it.operation).collect();
+        let calls: Vec<String> = bench
+            .faults()
+            .calls()
+            .into_iter()
+            .filter(|it| it.service == "elasticloadbalancing")
+            .map(|it| it.operation)
+            .collect();
         let end = calls.iter().position(|operation| operation == "DeregisterTargets").unwrap_or(calls.len());
         calls[..end].to_vec()
     };
@@ -318,7 +324,12 @@ async fn a_foreign_change_at_any_moment_of_a_flip_stands() {
         let (region, account) = (Arc::clone(&bench.simulation.region.region), Arc::clone(&bench.account));
         let (begin, change) = (Arc::clone(&region), theirs.clone());
         let steps = bench.steps().before("flip/switch", move || {
-            let on = Calls { service: Some("elasticloadbalancing".into()), skip: at as u64, times: Some(1), ..Calls::default() };
+            let on = Calls {
+                service: Some("elasticloadbalancing".into()),
+                skip: at as u64,
+                times: Some(1),
+                ..Calls::default()
+            };
             let id = begin.faults.add(Fault { on, when: When::Before, effect: Effect::Hold });
             let (region, account, change) = (Arc::clone(&begin), Arc::clone(&account), change.clone());
             tokio::spawn(async move {

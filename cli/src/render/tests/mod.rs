@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use self::story::{DEPLOY, Story, failed_build, half_a_deploy, output, whole_deploy};
 use super::{
+    files::Files,
     json::Json,
     lines::Lines,
     progress::{Progress, Size},
@@ -306,4 +307,19 @@ fn a_reader_that_goes_away_does_not_stop_anything() {
         json.event(event);
     }
     assert_eq!(timeline.outcome, Some(Outcome::Done));
+}
+
+#[test]
+fn a_run_as_files_for_a_ci_system() {
+    let folder = tempfile::tempdir().unwrap();
+    let (junit, summary) = (folder.path().join("junit.xml"), folder.path().join("summary.md"));
+    for story in [whole_deploy(), failed_build()] {
+        let files = Files::at(&junit, &summary).open().unwrap();
+        assert_eq!(story.write(files), [""; 0]);
+    }
+    // The second has taken the place of the first.
+    insta::assert_snapshot!("junit_of_a_failure", std::fs::read_to_string(&junit).unwrap());
+    insta::assert_snapshot!("markdown_of_a_failure", std::fs::read_to_string(&summary).unwrap());
+    let nowhere = Files::at(&folder.path().join("absent/junit.xml"), &summary).open();
+    assert_eq!(nowhere.err().unwrap().code, crate::exit_code::ExitCode::USAGE);
 }

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use crate::{
     output::Paint,
     render::{
+        files::Opened,
         lines::Lines,
         progress::{Progress, Size},
         summary::{Aftermath, summary},
@@ -136,9 +137,20 @@ impl Story {
         let record = Record { plan: self.plan.clone(), events: self.durable() };
         let mut timeline = Timeline::new(&self.plan);
         self.events.iter().for_each(|event| timeline.apply(event));
-        let aftermath =
-            Aftermath { url: Some("http://127.0.0.1:8600".to_owned()), bucket: Some("releases".to_owned()), traffic: None };
+        let aftermath = Aftermath {
+            url: Some("http://127.0.0.1:8600".to_owned()),
+            bucket: Some("releases".to_owned()),
+            traffic: None,
+        };
         summary(&Report::of(&record), &timeline, &aftermath, Paint::PLAIN)
+    }
+
+    pub fn write(&self, files: Opened) -> Vec<String> {
+        let record = Record { plan: self.plan.clone(), events: self.durable() };
+        let mut timeline = Timeline::new(&self.plan);
+        self.events.iter().for_each(|event| timeline.apply(event));
+        let aftermath = Aftermath { url: None, bucket: Some("releases".to_owned()), traffic: None };
+        files.write(&Report::of(&record), &timeline, &aftermath)
     }
 
     pub fn durable(&self) -> Vec<Event> {
