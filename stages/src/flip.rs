@@ -8,6 +8,7 @@ use alcedo_pipeline::{
     units::Span,
     wait::{Look, Wait},
 };
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -281,6 +282,14 @@ fn changed(place: &Place, expected: &Routing, found: &Routing) -> StepError {
     .hint("nothing was overwritten; find out who changed it (CloudTrail: ModifyListener, ModifyRule), then run again")
 }
 
+/// The step that proves it; another reads since when.
+pub const PROVE: &str = "flip/prove";
+
+/// Since when green alone answers, where the step that proves it has run.
+pub fn proven_at(context: &StepContext) -> Option<Timestamp> {
+    context.maybe_output::<Value>(PROVE).ok().flatten()?.get("at")?.as_str()?.parse().ok()
+}
+
 /// Proves that green alone answers. A green that goes bad meanwhile fails it, however long a node still lags.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Prove {
@@ -294,7 +303,10 @@ impl Prove {
         tokio::select! {
             // In this order, so that a simulation goes the same way twice.
             biased;
-            proven = self.proof.only(context, &self.version) => proven,
+            proven = self.proof.only(context, &self.version) => proven.map(|mut proven| {
+                proven["at"] = json!(context.now());
+                proven
+            }),
             bad = self.judge.until_bad(clients, context, "after the flip") => Err(bad),
         }
     }

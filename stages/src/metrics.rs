@@ -81,6 +81,12 @@ pub async fn between(
     })
 }
 
+/// The beginning of the first whole minute from a moment on.
+pub fn next_minute(at: Timestamp) -> Timestamp {
+    let (seconds, period) = (at.as_second(), i64::from(PERIOD_S));
+    Timestamp::from_second(seconds + (period - seconds.rem_euclid(period))).unwrap_or(Timestamp::MAX)
+}
+
 /// How many requests each group has had in each minute between two moments; a minute without any is missing.
 ///
 /// # Errors

@@ -11,6 +11,7 @@ use alcedo_pipeline::{
     wait::{Look, Wait, Waiter},
 };
 use aws_sdk_elasticloadbalancingv2::types::TargetDescription;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -18,11 +19,21 @@ use tokio::time::Instant;
 use crate::{
     clients::Clients,
     cloud_error::CloudError,
-    launch,
+    flip, launch,
     listener::{self, Place},
-    preview, servers,
+    metrics, preview, servers,
     site::Site,
 };
+
+/// Time between two looks at the balancer's metrics, which come by the minute.
+const QUIET_EVERY: Duration = Duration::from_secs(10);
+/// A minute with requests counts for this long after its end: metrics of the next one are published by then.
+const RECENT: SignedDuration = SignedDuration::from_mins(2);
+
+/// Whether a minute that had requests is too recent to be followed by a known quiet one.
+fn is_recent(minute: Timestamp, now: Timestamp) -> bool {
+    now.duration_since(minute) < SignedDuration::from_mins(1) + RECENT
+}
 
 /// Takes a fleet's servers out of its target group and waits until their requests are done.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,12 +43,53 @@ pub struct Drain {
     /// Where production traffic comes from: a fleet that is named there is not drained.
     pub place: Place,
     pub timeout: Span,
+    /// The balancer, by ARN, where its metrics say whether anybody still comes to the fleet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balancer: Option<String>,
 }
 
 impl Drain {
     pub async fn run(&self, clients: &Clients, context: &StepContext) -> Result<Value, StepError> {
+        self.wait_until_quiet(clients, context).await?;
         self.wait(clients, context).await?;
         Ok(Value::Null)
+    }
+
+    /// Nobody may come to the fleet any more: no request in any whole minute since green was proven, as far as the balancer's
+    /// metrics are published. Where there is no such minute yet, the proof stands alone.
+    async fn wait_until_quiet(&self, clients: &Clients, context: &StepContext) -> Result<(), StepError> {
+        let (Some(balancer), Some(proven)) = (&self.balancer, flip::proven_at(context)) else { return Ok(()) };
+        let wait = Wait::new(QUIET_EVERY, self.timeout.duration());
+        let quiet = wait.until(context, "no request to go to the old servers", || async {
+            let groups = [self.target_group.as_str()];
+            let span = (metrics::next_minute(proven), context.now());
+            if span.0 >= span.1 {
+                return Ok(Look::Ready(()));
+            }
+            match metrics::requests(clients, balancer, &groups, span).await {
+                Ok(minutes) => Ok(match minutes.first().and_then(|minutes| minutes.last_key_value()) {
+                    // The last minute that has any is the newest that is published, or nobody has come since.
+                    Some((minute, count)) if is_recent(*minute, context.now()) => {
+                        Look::NotYet(format!("{count} requests in the minute from {minute} on"))
+                    }
+                    _ => Look::Ready(()),
+                }),
+                // What cannot be read says nothing; the balancer's own word comes next.
+                Err(error) => {
+                    context.warn(format!("whether anybody still comes to the old servers cannot be read: {error}"), None);
+                    Ok(Look::Ready(()))
+                }
+            }
+        });
+        quiet.await.map_err(|error| match error.kind {
+            ErrorKind::TimedOut => {
+                let name = listener::group_name(&self.target_group);
+                StepError::new(ErrorKind::TimedOut, format!("{name} still gets requests, so its servers were not retired"))
+                    .hint("find out who sends them: another listener or rule, or the preview's header with its version")
+                    .because(error)
+            }
+            _ => error,
+        })
     }
 
     /// The same outside of a run.

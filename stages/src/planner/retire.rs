@@ -64,6 +64,7 @@ fn retire(case: &Case<'_>, going: &[&Fleet], draft: &mut Draft) {
                 instances: fleet.instances.clone(),
                 place: facts.balancer.place.clone(),
                 timeout: drain,
+                balancer: case.pipeline().watch.metrics.then(|| facts.balancer.arn.clone()),
             }),
         );
         draft.add(

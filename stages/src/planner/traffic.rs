@@ -52,7 +52,7 @@ fn flip(case: &Case<'_>, draft: &mut Draft) {
     );
     draft.add(
         stage,
-        "flip/prove",
+        flip::PROVE,
         Sign::Check,
         format!("prove that only {} answers, at every balancer node", target.version),
         None::<&str>,

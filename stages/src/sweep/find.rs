@@ -363,6 +363,7 @@ impl Found {
                     instances: fleet.instances.clone(),
                     place: delete.place.clone(),
                     timeout: site.pipeline.retire.timeout,
+                    balancer: None,
                 };
                 drain.wait(clients, &Alone::default()).await?;
                 servers::terminate(clients, &Alone::default(), &fleet.instances).await?;

@@ -392,3 +392,33 @@ async fn visitors_stay_at_one_version_while_two_serve() {
     assert_eq!(seen.await.unwrap(), Some(3600));
     assert!(matches!(bench.account.routing().await, Routing::Forward { sticky_seconds: None, .. }));
 }
+
+/// Somebody still comes to blue for six minutes after the flip: its servers wait for that, whatever the hold says.
+#[tokio::test(start_paused = true)]
+async fn nobody_is_drained_while_requests_still_come() {
+    let changes = json!({ "hold": { "for": "2m", "attended": true }, "retire": { "timeout": "20m" } });
+    let (bench, site, green) = bench_with(changes).await;
+    let blue = fleet(&site, BLUE.parse().unwrap()).await.unwrap().target_group;
+    let region = Arc::clone(&bench.simulation.region.region);
+    let balancer = balancer_of_listener(&bench.account.listener).to_owned();
+    let late = tokio::spawn({
+        let blue = blue.clone();
+        async move {
+            for _ in 0..360 {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                let answer = Answer::Target { status: 200, took: Duration::from_millis(20) };
+                region.metrics.count(region.clock.now(), &balancer, Some(full_name(&blue)), answer);
+            }
+        }
+    });
+    let begun = tokio::time::Instant::now();
+    let (ending, events) = deployed(&site, green).await;
+    assert_eq!(ending.outcome, Outcome::Done, "{:?}", ending.failure);
+    assert!(late.is_finished(), "it was drained while requests still came");
+    assert!(begun.elapsed() >= Duration::from_secs(8 * 60), "{:?}", begun.elapsed());
+    let waits = events.iter().any(|event| {
+        matches!(&event.what, What::Waiting { status, .. } if status.contains("requests in the minute from"))
+    });
+    assert!(waits, "it says what it waits for");
+    assert!(fleet(&site, BLUE.parse().unwrap()).await.is_none(), "then it is retired");
+}
