@@ -139,8 +139,9 @@ impl<W: Write> Progress<W> {
         if let Some(notice) = &self.notice {
             rows.push((Rank::Current, self.paint.yellow(notice)));
         }
-        // The cursor's own row needs a place too.
-        let most = size.rows.saturating_sub(1).max(1);
+        // The cursor's own row needs a place too. And where the first row is erased, some terminals (tmux) take the whole
+        // screen for cleared, and keep a copy of it each time.
+        let most = size.rows.saturating_sub(2).max(1);
         while rows.len() > most {
             let least = rows.iter().map(|(rank, _)| *rank).max().expect("there are more rows than one");
             let at = rows.iter().position(|(rank, _)| *rank == least).expect("one of them has the rank");
