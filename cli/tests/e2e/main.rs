@@ -12,6 +12,7 @@ mod cold_rollback;
 mod engine;
 mod failures;
 mod flips;
+mod gates;
 mod interrupted;
 mod inventory;
 mod killed;
