@@ -1,6 +1,12 @@
 //! `--junit FILE` and `--summary FILE`: a run as files that CI systems show.
 
-use std::{fmt::Write as _, fs::File, io::Write as _, path::PathBuf, time::Duration};
+use std::{
+    fmt::Write as _,
+    fs::{self, File},
+    io::Write as _,
+    path::PathBuf,
+    time::Duration,
+};
 
 use alcedo_pipeline::{event::Outcome, report::Report};
 use clap::Args;
@@ -44,7 +50,8 @@ impl Files {
     pub fn open(&self) -> Result<Opened> {
         let open = |path: &Option<PathBuf>| match path {
             None => Ok(None),
-            Some(path) => match File::create(path) {
+            // Its folder is made: a CI job begins with none.
+            Some(path) => match path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| File::create(path)) {
                 Ok(file) => Ok(Some((path.clone(), file))),
                 Err(error) => Err(Failure::usage(format!("{} cannot be written", path.display())).because(&error)),
             },

@@ -320,6 +320,7 @@ fn a_run_as_files_for_a_ci_system() {
     // The second has taken the place of the first.
     insta::assert_snapshot!("junit_of_a_failure", std::fs::read_to_string(&junit).unwrap());
     insta::assert_snapshot!("markdown_of_a_failure", std::fs::read_to_string(&summary).unwrap());
-    let nowhere = Files::at(&folder.path().join("absent/junit.xml"), &summary).open();
+    assert!(Files::at(&folder.path().join("made/for/it/junit.xml"), &summary).open().is_ok());
+    let nowhere = Files::at(&junit.join("below a file.xml"), &summary).open();
     assert_eq!(nowhere.err().unwrap().code, crate::exit_code::ExitCode::USAGE);
 }
