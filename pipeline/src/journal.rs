@@ -213,7 +213,7 @@ pub fn decision_key(root: &str, run: &RunId, stage: Stage) -> String {
 
 /// Where the picture of a run's traffic is kept.
 pub fn picture_key(root: &str, run: &RunId) -> String {
-    format!("{}traffic.svg", folder(root, run))
+    format!("{}pictures/traffic.svg", folder(root, run))
 }
 
 fn key(folder: &str, seq: u64) -> String {

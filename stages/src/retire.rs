@@ -76,7 +76,8 @@ impl Drain {
                 }),
                 // What cannot be read says nothing; the balancer's own word comes next.
                 Err(error) => {
-                    context.warn(format!("whether anybody still comes to the old servers cannot be read: {error}"), None);
+                    context
+                        .warn(format!("whether anybody still comes to the old servers cannot be read: {error}"), None);
                     Ok(Look::Ready(()))
                 }
             }
@@ -84,9 +85,12 @@ impl Drain {
         quiet.await.map_err(|error| match error.kind {
             ErrorKind::TimedOut => {
                 let name = listener::group_name(&self.target_group);
-                StepError::new(ErrorKind::TimedOut, format!("{name} still gets requests, so its servers were not retired"))
-                    .hint("find out who sends them: another listener or rule, or the preview's header with its version")
-                    .because(error)
+                StepError::new(
+                    ErrorKind::TimedOut,
+                    format!("{name} still gets requests, so its servers were not retired"),
+                )
+                .hint("find out who sends them: another listener or rule, or the preview's header with its version")
+                .because(error)
             }
             _ => error,
         })

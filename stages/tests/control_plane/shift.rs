@@ -416,9 +416,9 @@ async fn nobody_is_drained_while_requests_still_come() {
     assert_eq!(ending.outcome, Outcome::Done, "{:?}", ending.failure);
     assert!(late.is_finished(), "it was drained while requests still came");
     assert!(begun.elapsed() >= Duration::from_secs(8 * 60), "{:?}", begun.elapsed());
-    let waits = events.iter().any(|event| {
-        matches!(&event.what, What::Waiting { status, .. } if status.contains("requests in the minute from"))
-    });
+    let waits = events.iter().any(
+        |event| matches!(&event.what, What::Waiting { status, .. } if status.contains("requests in the minute from")),
+    );
     assert!(waits, "it says what it waits for");
     assert!(fleet(&site, BLUE.parse().unwrap()).await.is_none(), "then it is retired");
 }
