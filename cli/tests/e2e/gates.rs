@@ -6,7 +6,7 @@ use crate::{run::assert_says, world::World};
 fn a_run_waits_for_a_word_and_a_hold_for_another() {
     let world = World::new("gates");
     world.app.replace("alcedo.yaml", "count: 2", "count: 1");
-    world.app.replace("alcedo.yaml", "flip:\n", "approvals:\n  - before: flip\n    within: 5m\n\nflip:\n");
+    world.app.replace("alcedo.yaml", "\nflip:\n", "\napprovals:\n  - before: flip\n    within: 5m\n\nflip:\n");
     world.app.commit("One server, and somebody's word before traffic moves");
     let first = approved(&world);
     world.assert_answers(&first);
