@@ -94,8 +94,12 @@ fn is_frozen(plan: &Plan, progress: &Progress) -> bool {
         && !has_proven_its_flip(plan, progress)
 }
 
-/// Whether the change of the listener was made and everything that checks it has passed.
+/// Whether the change of the listener was made and everything that checks it has passed. What has failed since, in the hold,
+/// speaks against it.
 fn has_proven_its_flip(plan: &Plan, progress: &Progress) -> bool {
+    if plan.steps.iter().any(|step| progress.status(&step.id) == Status::Failed) {
+        return false;
+    }
     let mut of_flip = plan.steps.iter().filter(|step| step.stage == Stage::Flip).peekable();
     of_flip.peek().is_some()
         && of_flip
@@ -182,6 +186,14 @@ mod tests {
         assert_eq!(of(&events), [FORWARD, BACK, Ok(Next::WriteOff)]);
         events.push(started("hold/watch"));
         assert_eq!(of(&events), [FORWARD, BACK, Ok(Next::WriteOff)]);
+        let failed = |freeze: bool| {
+            let mut events = events.clone();
+            let error = crate::error::StepError::failed("it went bad").record();
+            events.push(What::StepFailed { step: "hold/watch".into(), error, seconds: 1.0 });
+            next(&Plan { freeze, ..plan.clone() }, &after(&events), Wish::Settle)
+        };
+        assert_eq!(failed(false), BACK, "a breach that nobody has acted on yet");
+        assert_eq!(failed(true), Err(Refusal::Frozen), "it was told to stand, and nobody decides that in passing");
         let mut unwinding = events.clone();
         unwinding.push(What::UndoStarted { step: "flip/switch".into(), undo: String::new() });
         assert_eq!(of(&unwinding), [BACK, BACK, BACK]);

@@ -116,10 +116,7 @@ impl Switch {
             let shared = |share: &u8| {
                 let weighted = |group: &str, weight| Weighted { target_group: group.to_owned(), weight };
                 let share = i32::from(*share);
-                Routing::Forward {
-                    groups: vec![weighted(blue, 100 - share), weighted(&green, share)],
-                    sticky_seconds: shift.sticky_seconds,
-                }
+                Routing::shared(vec![weighted(blue, 100 - share), weighted(&green, share)], shift.sticky_seconds)
             };
             course.extend(shift.shares.iter().map(shared));
         }

@@ -7,9 +7,11 @@ use std::time::Duration;
 use alcedo_pipeline::{
     context::StepContext,
     error::{ErrorKind, StepError},
+    event::Outcome,
     ids::RunId,
     journal,
     plan::Stage,
+    report::Report,
     store::StoreError,
     units::Span,
     wait::{Look, Wait},
@@ -41,6 +43,8 @@ pub enum GateError {
     NoGate { run: RunId, stage: Stage },
     #[error("run {run} waits for nobody: it has no gate that is not decided")]
     NothingToDecide { run: RunId },
+    #[error("run {run} has ended, and waits for nobody")]
+    Ended { run: RunId },
     #[error("{} has {} the gate before {stage} already", .decision.by, if .decision.approved { "approved" } else { "rejected" })]
     Decided { stage: Stage, decision: Decision },
     #[error(transparent)]
@@ -97,7 +101,11 @@ pub async fn decide(
     by: String,
     reason: Option<String>,
 ) -> Result<Stage, GateError> {
-    let plan = journal::read(site.store.as_ref(), &site.root, run).await?.plan;
+    let record = journal::read(site.store.as_ref(), &site.root, run).await?;
+    if Report::of(&record).outcome.is_some_and(|outcome| outcome != Outcome::Stuck) {
+        return Err(GateError::Ended { run: run.clone() });
+    }
+    let plan = record.plan;
     let gates: Vec<Stage> = plan
         .steps
         .iter()

@@ -85,6 +85,13 @@ struct Seen {
     health: Option<Health>,
 }
 
+/// What one round of probes saw.
+enum Round {
+    Good,
+    Bad(String),
+    Unknown,
+}
+
 /// The servers' health when it was last looked at.
 #[derive(Clone)]
 struct Health {
@@ -315,8 +322,9 @@ impl Judge {
     ) -> Result<(), StepError> {
         seen.rounds += 1;
         match self.probe(clients, context, way, seen).await? {
-            None => seen.bad = 0,
-            Some(wrong) => {
+            Round::Good => seen.bad = 0,
+            Round::Unknown => {}
+            Round::Bad(wrong) => {
                 seen.bad += 1;
                 if seen.bad >= self.settings.bad_rounds {
                     return Err(self.breach(about, &format!("{wrong} ({} rounds in a row)", seen.bad)));
@@ -326,21 +334,27 @@ impl Judge {
         Ok(())
     }
 
-    /// Answers what is wrong.
     async fn probe(
         &self,
         clients: &Clients,
         context: &StepContext,
         (door, headers): Way<'_>,
         seen: &mut Seen,
-    ) -> Result<Option<String>, StepError> {
+    ) -> Result<Round, StepError> {
         let last = seen.health.take();
         let (answers, health) = futures::join!(door.ask(headers), self.health(clients, context, last));
-        let wrong = self.wrong(answers);
         let health = health?;
-        let wrong = wrong.or_else(|| health.wrong.clone());
+        let sick = health.wrong.clone();
         seen.health = Some(health);
-        Ok(wrong)
+        Ok(match (answers, sick) {
+            (_, Some(sick)) => Round::Bad(sick),
+            // A name that does not resolve here for a moment says nothing of green.
+            (Err(error), None) => {
+                context.waiting(error.message);
+                Round::Unknown
+            }
+            (Ok(answers), None) => self.wrong(Ok(answers)).map_or(Round::Good, Round::Bad),
+        })
     }
 
     /// What is wrong with green's servers; a good finding counts for a while, a bad one is looked at again.

@@ -66,6 +66,12 @@ impl Routing {
         Self::Forward { groups: vec![Weighted { target_group: target_group.into(), weight: 1 }], sticky_seconds: None }
     }
 
+    /// Traffic by weights.
+    pub fn shared(mut groups: Vec<Weighted>, sticky_seconds: Option<i32>) -> Self {
+        by_name(&mut groups);
+        Self::Forward { groups, sticky_seconds }
+    }
+
     /// The groups that get traffic.
     pub fn serving(&self) -> Vec<&str> {
         match self {
@@ -154,6 +160,11 @@ impl Routing {
     }
 }
 
+/// AWS promises no order of the groups: two that differ in it are the same.
+fn by_name(groups: &mut [Weighted]) {
+    groups.sort_by(|one, other| one.target_group.cmp(&other.target_group));
+}
+
 fn forward(action: &Action) -> Routing {
     let config = action.forward_config();
     let mut groups: Vec<Weighted> = config
@@ -168,6 +179,7 @@ fn forward(action: &Action) -> Routing {
     if let (true, Some(arn)) = (groups.is_empty(), action.target_group_arn()) {
         groups.push(Weighted { target_group: arn.to_owned(), weight: 1 });
     }
+    by_name(&mut groups);
     let sticky_seconds = config
         .and_then(ForwardActionConfig::target_group_stickiness_config)
         .filter(|sticky| sticky.enabled().unwrap_or(false))

@@ -115,6 +115,10 @@ impl Look<'_> {
     /// Fleets that nobody uses, and those whose hold is over.
     fn fleets(&self) -> Vec<Found> {
         let Facts { fleets, balancer, .. } = self.facts;
+        // Where the listener does something that is not ours, nobody can say which fleet is production.
+        if !fleets.iter().any(Fleet::is_in_service) {
+            return Vec::new();
+        }
         let reserve = facts::version_before(fleets);
         let named = balancer.routing.named();
         let found = fleets.iter().filter(|fleet| !named.contains(&fleet.target_group.as_str())).filter_map(|fleet| {

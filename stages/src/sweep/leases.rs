@@ -7,7 +7,12 @@
 //! has replaced. A rule that another run uses as well stays for that one.
 //! **Caveat.** Images and artifacts of a run that died are not looked at here.
 
-use alcedo_pipeline::lock::{self, Lease};
+use alcedo_pipeline::{
+    event::Outcome,
+    journal::{self, JournalError},
+    lock::{self, Lease},
+    report::Report,
+};
 use aws_sdk_ec2::types::{Filter, Instance, InstanceStateName, Reservation, SecurityGroupRule};
 use jiff::Timestamp;
 
@@ -88,6 +93,9 @@ async fn fleets(site: &Site) -> Result<Vec<String>, FactsError> {
         .collect();
     let mut ended = Vec::new();
     for fleet in left {
+        if !has_died(site, fleet).await {
+            continue;
+        }
         let (version, servers) = (fleet.version, fleet.instances.len());
         if !fleet.instances.is_empty() {
             let call = site.clients.ec2.terminate_instances().set_instance_ids(Some(fleet.instances.clone()));
@@ -103,6 +111,18 @@ async fn fleets(site: &Site) -> Result<Vec<String>, FactsError> {
         ended.push(format!("removed the fleet of {version} ({servers} servers), which a run that died had left"));
     }
     Ok(ended)
+}
+
+/// Whether the run that made a fleet never brought it into service, for certain. One that did has made production: where the
+/// listener does something else now, somebody else has made it do so, and the fleet may be wanted again.
+async fn has_died(site: &Site, fleet: &Fleet) -> bool {
+    let Some(run) = fleet.run.as_ref().and_then(|run| run.parse().ok()) else { return false };
+    match journal::read(site.store.as_ref(), &site.root, &run).await {
+        Ok(record) => !matches!(Report::of(&record).outcome, Some(Outcome::Done | Outcome::Superseded)),
+        // It died before it had written down its plan.
+        Err(JournalError::NoRun { .. }) => true,
+        Err(_) => false,
+    }
 }
 
 /// Whatever is open by this app's and environment's tags, in any group. Only ingress steps make such rules.

@@ -23,7 +23,7 @@ use crate::{
     broken::Bench,
     life::{assert_done, fleet},
     support::{
-        account::{Account, BUCKET, state},
+        account::{Account, BUCKET, nothing_yet, state},
         inventory, journey,
         region::LocalRegion,
         staged::Staged,
@@ -297,4 +297,19 @@ async fn a_server_that_is_stopped_is_its_fleets() {
         Some("stopped"),
         "blue's, which is held now"
     );
+}
+
+/// Somebody has the listener answer for itself, for maintenance say: what was in service, and what is held, is nobody's
+/// leftover.
+#[tokio::test(start_paused = true)]
+async fn production_is_no_leftover_while_the_listener_does_something_else() {
+    let bench = Bench::new().await;
+    bench.account.reroute(&nothing_yet()).await;
+    let before = bench.inventory().await;
+    let found = sweep::find(&bench.site).await.unwrap();
+    assert!(found.iter().all(|found| found.kind != "fleet" && found.kind != "instance"), "{found:#?}");
+    // The first thing that a deploy does.
+    let ended = sweep::leases(&bench.site).await.unwrap();
+    assert_eq!(ended, [""; 0]);
+    assert_eq!(bench.inventory().await, before);
 }
