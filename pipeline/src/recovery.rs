@@ -68,7 +68,7 @@ pub fn next(plan: &Plan, progress: &Progress, wish: Wish) -> Result<Next, Refusa
             Wish::GoOn | Wish::Settle => Ok(Next::Go(Direction::Forward)),
         };
     }
-    if plan.steps.iter().any(|step| progress.status(&step.id).is_unwinding()) {
+    if is_unwinding(plan, progress) {
         return Ok(Next::Go(Direction::Back));
     }
     if wish == Wish::Settle && is_frozen(plan, progress) {
@@ -81,6 +81,11 @@ pub fn next(plan: &Plan, progress: &Progress, wish: Wish) -> Result<Next, Refusa
     })
 }
 
+/// Whether somebody has begun to undo it.
+pub fn is_unwinding(plan: &Plan, progress: &Progress) -> bool {
+    plan.steps.iter().any(|step| progress.status(&step.id).is_unwinding())
+}
+
 /// Whether a step was begun whose effect no later step can undo.
 pub fn has_passed_the_point_of_no_return(plan: &Plan, progress: &Progress) -> bool {
     let first = plan.steps.iter().position(|step| step.point_of_no_return);
@@ -89,9 +94,12 @@ pub fn has_passed_the_point_of_no_return(plan: &Plan, progress: &Progress) -> bo
 
 /// Whether a run that was told to leave the traffic where it is has moved it, at least in part, and not proven it.
 fn is_frozen(plan: &Plan, progress: &Progress) -> bool {
-    plan.freeze
-        && plan.steps.iter().any(|step| step.barrier && progress.status(&step.id).needs_undo())
-        && !has_proven_its_flip(plan, progress)
+    plan.freeze && has_begun_to_move(plan, progress) && !has_proven_its_flip(plan, progress)
+}
+
+/// Whether the change that moves traffic was begun, and not undone.
+pub fn has_begun_to_move(plan: &Plan, progress: &Progress) -> bool {
+    plan.steps.iter().any(|step| step.barrier && progress.status(&step.id).needs_undo())
 }
 
 /// Whether the change of the listener was made and everything that checks it has passed. What has failed since, in the hold,

@@ -17,6 +17,15 @@ impl Resource {
     pub fn new(kind: impl Into<String>, id: impl Into<String>) -> Self {
         Self { kind: kind.into(), id: id.into() }
     }
+
+    /// Adds what one call has made to a list of what is known, each once.
+    pub fn remember<'a>(known: &mut Vec<Self>, made: impl IntoIterator<Item = &'a Self>) {
+        for resource in made {
+            if !known.contains(resource) {
+                known.push(resource.clone());
+            }
+        }
+    }
 }
 
 impl fmt::Display for Resource {

@@ -312,9 +312,10 @@ impl<'a> Runner<'a> {
 
     /// Whether a failure leaves the traffic where it is, as the plan says: once the change that moves it was begun.
     fn is_to_stand(&self) -> bool {
+        let progress = self.outlet.progress.lock().expect("no panic while progress is held");
         self.plan.freeze
-            && self.plan.steps.iter().any(|step| step.barrier && self.status(&step.id).needs_undo())
-            && !self.plan.steps.iter().any(|step| self.status(&step.id).is_unwinding())
+            && recovery::has_begun_to_move(&self.plan, &progress)
+            && !recovery::is_unwinding(&self.plan, &progress)
     }
 
     /// Undoes, in reverse, those of these steps that were begun. Answers what could not be undone. An undo that fails does not keep the

@@ -154,11 +154,7 @@ impl Progress {
         state.status = next;
         match what {
             What::StepOwned { resource, more, .. } => {
-                for resource in std::iter::once(resource).chain(more) {
-                    if !state.resources.contains(resource) {
-                        state.resources.push(resource.clone());
-                    }
-                }
+                Resource::remember(&mut state.resources, std::iter::once(resource).chain(more));
             }
             What::StepSucceeded { output, seconds, .. } => {
                 state.output = Some(output.clone());

@@ -17,6 +17,7 @@ use serde_json::json;
 
 use crate::{
     action::Action,
+    gate,
     launch::{self, MadeGroup, MadeServers},
     servers::{self, Server},
     site::Site,
@@ -36,8 +37,7 @@ const JOURNAL: &str = "journalctl --boot --no-pager --lines 1000";
 /// Whether a step's failure says something of servers.
 pub fn is_about_servers(failed: &PlannedStep) -> bool {
     // Somebody who says no says nothing of servers.
-    !failed.id.as_str().starts_with("approve/")
-        && matches!(failed.stage, Stage::Launch | Stage::Smoke | Stage::Flip | Stage::Hold)
+    !gate::is_gate(&failed.id) && matches!(failed.stage, Stage::Launch | Stage::Smoke | Stage::Flip | Stage::Hold)
 }
 
 /// Looks at the run's servers and keeps what they tell.

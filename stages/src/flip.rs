@@ -16,14 +16,12 @@ use crate::{
     clients::Clients,
     cloud_error::CloudError,
     judge::Judge,
-    launch,
+    launch::{self, DEREGISTRATION_DELAY},
     listener::{self, Place, Routing, Weighted},
     proof::Proof,
     site::Site,
 };
 
-/// Elastic Load Balancing, target group attributes.
-const DEREGISTRATION_DELAY: &str = "deregistration_delay.timeout_seconds";
 /// Health lags, and a server may answer now and not a moment later: so many good readings in a row count.
 const READINGS: u32 = 3;
 /// Time between two readings of the listener while nothing is changed.

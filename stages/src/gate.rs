@@ -8,7 +8,7 @@ use alcedo_pipeline::{
     context::StepContext,
     error::{ErrorKind, StepError},
     event::Outcome,
-    ids::RunId,
+    ids::{RunId, StepId},
     journal,
     plan::Stage,
     report::Report,
@@ -24,6 +24,19 @@ use crate::site::Site;
 
 /// Time between two looks at whether somebody has decided.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// What the ids of these steps begin with.
+const STEPS: &str = "approve/";
+
+/// The step that waits before a stage.
+pub fn step_id(before: Stage) -> String {
+    format!("{STEPS}{before}")
+}
+
+/// Whether a step waits for somebody's word.
+pub fn is_gate(step: &StepId) -> bool {
+    step.as_str().starts_with(STEPS)
+}
 
 /// What somebody has decided. As JSON: `{"v":1,"approved":true,"by":"ada@desk","at":"…","reason":null}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -218,7 +218,10 @@ impl Judge {
 
     /// What is wrong with green's answers now, asked for through its preview; nothing, where nothing tells its version.
     pub async fn asked_through_preview(&self) -> Option<String> {
-        self.wrong(self.preview_door.ask(&self.preview_headers).await)
+        match self.preview_door.ask(&self.preview_headers).await {
+            Ok(answers) => self.wrong(answers),
+            Err(error) => Some(error.message),
+        }
     }
 
     /// Watches green, through its preview and by its servers' health, for as long as nothing is wrong with it. Answers the
@@ -237,15 +240,12 @@ impl Judge {
         }
     }
 
-    fn wrong(&self, answers: Result<Answers, StepError>) -> Option<String> {
-        match answers {
-            Err(error) => Some(error.message),
-            Ok(answers) => answers.into_iter().find_map(|(node, answer)| match answer {
-                Ok(version) if same_version(&version, &self.version) => None,
-                Ok(version) => Some(format!("{node} answers {version}")),
-                Err(why) => Some(format!("{node}: {why}")),
-            }),
-        }
+    fn wrong(&self, answers: Answers) -> Option<String> {
+        answers.into_iter().find_map(|(node, answer)| match answer {
+            Ok(version) if same_version(&version, &self.version) => None,
+            Ok(version) => Some(format!("{node} answers {version}")),
+            Err(why) => Some(format!("{node}: {why}")),
+        })
     }
 
     async fn sleep(&self, context: &StepContext, about: &str) -> Result<(), StepError> {
@@ -353,7 +353,7 @@ impl Judge {
                 context.waiting(error.message);
                 Round::Unknown
             }
-            (Ok(answers), None) => self.wrong(Ok(answers)).map_or(Round::Good, Round::Bad),
+            (Ok(answers), None) => self.wrong(answers).map_or(Round::Good, Round::Bad),
         })
     }
 

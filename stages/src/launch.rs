@@ -34,6 +34,9 @@ pub const INSTANCES: &str = "launch/instances";
 pub const REGISTER: &str = "launch/register";
 pub const HEALTHY: &str = "launch/healthy";
 
+/// How long a target that leaves may finish its requests (Elastic Load Balancing, target group attributes).
+pub const DEREGISTRATION_DELAY: &str = "deregistration_delay.timeout_seconds";
+
 /// How many healthy readings in a row count: DescribeTargetHealth answers from a view that lags.
 const HEALTHY_IN_A_ROW: u32 = 2;
 
@@ -69,7 +72,7 @@ impl CreateTargetGroup {
         };
         context.own(Resource::new("target group", &arn)).await?;
         let delay = TargetGroupAttribute::builder()
-            .key("deregistration_delay.timeout_seconds")
+            .key(DEREGISTRATION_DELAY)
             .value(self.deregistration_delay.as_secs().to_string());
         let call = clients.elb.modify_target_group_attributes().target_group_arn(&arn).attributes(delay.build());
         call.send().await.map_err(|error| CloudError::of("set the target group's deregistration delay", error))?;

@@ -245,7 +245,7 @@ impl Draft {
         let stage = if before == Stage::Retire { Stage::Hold } else { before };
         self.add(
             stage,
-            &format!("approve/{before}"),
+            &gate::step_id(before),
             Sign::Check,
             format!("wait up to {within} for somebody to approve {before}"),
             None::<&str>,

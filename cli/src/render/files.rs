@@ -1,6 +1,7 @@
 //! `--junit FILE` and `--summary FILE`: a run as files that CI systems show.
 
 use std::{
+    collections::BTreeSet,
     fmt::Write as _,
     fs::{self, File},
     io::Write as _,
@@ -93,10 +94,7 @@ fn junit(timeline: &Timeline) -> Option<String> {
         }
     }
     all.add_test_suites(stages.into_iter().map(|(_, suite)| suite));
-    let mut targets: Vec<&str> = timeline.checks.iter().map(|check| check.target.as_str()).collect();
-    targets.dedup();
-    targets.sort_unstable();
-    targets.dedup();
+    let targets: BTreeSet<&str> = timeline.checks.iter().map(|check| check.target.as_str()).collect();
     for target in targets {
         let mut suite = TestSuite::new(format!("checks on {target}"));
         for check in timeline.checks.iter().filter(|check| check.target == target) {

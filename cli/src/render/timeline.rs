@@ -123,11 +123,7 @@ impl Timeline {
             What::StepStarted { step, .. } => self.begin(step, State::Running, event.at),
             What::UndoStarted { step, .. } => self.begin(step, State::Undoing, event.at),
             What::StepOwned { step, resource, more } => self.change(step, |step| {
-                for resource in std::iter::once(resource).chain(more) {
-                    if !step.resources.contains(resource) {
-                        step.resources.push(resource.clone());
-                    }
-                }
+                Resource::remember(&mut step.resources, std::iter::once(resource).chain(more));
             }),
             What::StepSucceeded { step, output, seconds } => self.change(step, |step| {
                 step.state = State::Done;
