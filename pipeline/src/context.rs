@@ -32,7 +32,7 @@ impl Outlet {
     pub(crate) async fn keep(&self, what: What) -> Result<(), JournalError> {
         let event = Event::new(&self.run, self.clock.now(), what);
         self.journal.lock().await.append(&event).await?;
-        let applied = self.progress.lock().expect("no panic while progress is held").apply(&event.what);
+        let applied = self.progress.lock().expect("no panic while progress is held").apply(&event);
         debug_assert!(applied.is_ok(), "{applied:?}");
         // Nobody listening is no reason to stop: the journal has it.
         let _ = self.events.send(event);
@@ -68,6 +68,12 @@ impl StepContext {
     /// The client token of this step's creating call.
     pub fn token(&self) -> String {
         self.outlet.progress.lock().expect("no panic while progress is held").token(&self.plan.run, &self.step)
+    }
+
+    /// When the step was begun for the first time, by whichever process.
+    pub fn began(&self) -> Timestamp {
+        let progress = self.outlet.progress.lock().expect("no panic while progress is held");
+        progress.steps.get(&self.step).and_then(|state| state.began).unwrap_or_else(|| self.now())
     }
 
     pub fn now(&self) -> Timestamp {

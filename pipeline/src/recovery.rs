@@ -122,7 +122,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        event::What,
+        event::{Event, What},
         ids::{RunId, StepId},
         plan::{PlannedStep, Purpose},
         version::Version,
@@ -172,7 +172,11 @@ mod tests {
 
     fn after(what: &[What]) -> Progress {
         let mut progress = Progress::default();
-        what.iter().for_each(|what| progress.apply(what).unwrap());
+        for what in what {
+            progress
+                .apply(&Event::new(&"20261120-190512-0001".parse().unwrap(), Timestamp::UNIX_EPOCH, what.clone()))
+                .unwrap();
+        }
         progress
     }
 

@@ -156,12 +156,17 @@ impl<'a> Runner<'a> {
                 (Outcome::Stuck, step.map(|step| (step, error)), Vec::new())
             }
             Some((step, error)) => {
-                // Traffic first: what failed is looked at when nobody is sent there any more.
+                // Traffic first, before the marks of a hold, the preview or anything else that came with it; and what failed is
+                // looked at when nobody is sent there any more.
                 let barrier = self.plan.steps.iter().position(|step| step.barrier).unwrap_or(self.plan.steps.len());
                 let (made, moved) = self.plan.steps.split_at(barrier);
-                let mut left = self.back(moved).await?;
+                let (traffic, after) = moved.split_at(moved.len().min(1));
+                let mut left = self.back(traffic).await?;
+                let is_back = left.is_empty();
                 self.examine(step.as_ref(), &error).await?;
-                if !left.iter().any(|(id, ..)| self.plan.step(id).is_some_and(|step| step.barrier)) {
+                // Traffic that could not be moved back still needs its servers, and the hold the way back.
+                if is_back {
+                    left.extend(self.back(after).await?);
                     left.extend(self.back(made).await?);
                 }
                 let outcome = match (left.is_empty(), error.kind) {
@@ -318,8 +323,8 @@ impl<'a> Runner<'a> {
             && !recovery::is_unwinding(&self.plan, &progress)
     }
 
-    /// Undoes, in reverse, those of these steps that were begun. Answers what could not be undone. An undo that fails does not keep the
-    /// others from being tried, unless it is a barrier's: traffic that could not be moved back still needs its servers.
+    /// Undoes, in reverse, those of these steps that were begun. Answers what could not be undone; it does not keep the others
+    /// from being tried.
     async fn back(&self, steps: &[PlannedStep]) -> Result<Vec<(StepId, ErrorRecord, Vec<Resource>)>, Halt> {
         let mut left = Vec::new();
         for planned in steps.iter().rev() {
@@ -330,9 +335,6 @@ impl<'a> Runner<'a> {
             }
             if let Err((error, resources)) = self.back_one(planned, undo).await? {
                 left.push((planned.id.clone(), error, resources));
-                if planned.barrier {
-                    break;
-                }
             }
         }
         Ok(left)

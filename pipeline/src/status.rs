@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -96,6 +97,8 @@ pub struct Progress {
 #[derive(Debug, Clone, Default)]
 pub struct StepState {
     pub status: Status,
+    /// When it was begun for the first time.
+    pub began: Option<Timestamp>,
     pub resources: Vec<Resource>,
     pub output: Option<serde_json::Value>,
     pub seconds: f64,
@@ -108,7 +111,7 @@ impl Progress {
     pub fn replay<'a>(events: impl IntoIterator<Item = &'a Event>) -> Result<Self, IllegalChange> {
         let mut progress = Self::default();
         for event in events {
-            progress.apply(&event.what)?;
+            progress.apply(event)?;
         }
         Ok(progress)
     }
@@ -127,8 +130,8 @@ impl Progress {
     }
 
     /// Takes one event into account. Passing events change nothing.
-    pub fn apply(&mut self, what: &What) -> Result<(), IllegalChange> {
-        let (step, change) = match what {
+    pub fn apply(&mut self, event: &Event) -> Result<(), IllegalChange> {
+        let (step, change) = match &event.what {
             What::StepStarted { step, .. } => (step, Change::Start),
             What::StepOwned { step, .. } => (step, Change::Own),
             What::StepSucceeded { step, .. } => (step, Change::Succeed),
@@ -152,7 +155,10 @@ impl Progress {
         let illegal = || IllegalChange { step: step.clone(), status: state.status, change };
         let next = state.status.after(change).ok_or_else(illegal)?;
         state.status = next;
-        match what {
+        match &event.what {
+            What::StepStarted { .. } => {
+                state.began.get_or_insert(event.at);
+            }
             What::StepOwned { resource, more, .. } => {
                 Resource::remember(&mut state.resources, std::iter::once(resource).chain(more));
             }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    bake, build, examine, flip, gate, hold, ingress, launch, preview, publish, retire, site::Site, smoke,
+    bake, build, examine, flip, gate, hold, ingress, launch, preview, publish, quiet, retire, site::Site, smoke,
     workshop::Workshop,
 };
 
@@ -44,6 +44,7 @@ pub enum Action {
     ReleasePreview(preview::ReleasePreview),
     MarkHeld(hold::MarkHeld),
     Watch(hold::Watch),
+    AwaitQuiet(quiet::AwaitQuiet),
     Drain(retire::Drain),
     Terminate(retire::Terminate),
     DeleteGroup(retire::DeleteGroup),
@@ -111,9 +112,10 @@ impl Step for SiteStep {
             Action::ReleasePreview(it) => it.run(clients, context).await,
             Action::MarkHeld(it) => it.run(clients, context).await,
             Action::Watch(it) => it.run(site, context).await,
+            Action::AwaitQuiet(it) => it.run(clients, context).await,
             Action::Drain(it) => it.run(clients, context).await,
             Action::Terminate(it) => it.run(clients, context).await,
-            Action::DeleteGroup(it) => it.run(clients).await,
+            Action::DeleteGroup(it) => it.run(clients, context).await,
             Action::Prune(it) => it.run(site, context).await,
         }
     }
@@ -148,6 +150,7 @@ impl Step for SiteStep {
             | Action::AwaitApproval(_)
             | Action::Prove(_)
             | Action::Watch(_)
+            | Action::AwaitQuiet(_)
             | Action::Drain(_)
             | Action::Terminate(_)
             | Action::DeleteGroup(_)

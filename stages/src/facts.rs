@@ -111,6 +111,8 @@ pub struct Fleet {
     /// Its weight in the production listener.
     pub weight: i32,
     pub replaces: Option<Version>,
+    /// Since when it has no traffic, where it is held.
+    pub held_since: Option<Timestamp>,
     pub held_until: Option<Timestamp>,
     pub run: Option<String>,
 }
@@ -209,7 +211,12 @@ pub async fn observe(site: &Site, request: &Request) -> Result<Facts, FactsError
     let pinned_held = pinned(request, &fleets)
         .is_some_and(|version| fleets.iter().any(|fleet| fleet.version == version && fleet.is_held()));
     if pinned_held || *request == Request::EndHold {
-        return Ok(Facts::of_traffic_alone(balancer, fleets, used_elsewhere, site.now()));
+        let healthy_in_service = match fleets.iter().find(|fleet| fleet.is_in_service()) {
+            Some(fleet) if !pinned_held => Some(healthy(site, fleet).await?),
+            _ => None,
+        };
+        let facts = Facts::of_traffic_alone(balancer, fleets, used_elsewhere, site.now());
+        return Ok(Facts { healthy_in_service, ..facts });
     }
     let (network, base, images, versions, pins, own_address) = futures::try_join!(
         network::observe(site),
@@ -238,10 +245,7 @@ pub async fn observe(site: &Site, request: &Request) -> Result<Facts, FactsError
     let in_service = fleets.iter().find(|fleet| fleet.is_in_service());
     let wanted = release.as_ref().map(|manifest| manifest.version).or_else(|| pinned(request, &fleets));
     let healthy_in_service = match in_service.filter(|fleet| Some(fleet.version) == wanted) {
-        Some(fleet) => {
-            let health = crate::launch::target_health(&site.clients, &fleet.target_group).await?;
-            Some(crate::launch::count_healthy(&health))
-        }
+        Some(fleet) => Some(healthy(site, fleet).await?),
         None => None,
     };
     let fingerprint = match &release {
@@ -265,6 +269,10 @@ pub async fn observe(site: &Site, request: &Request) -> Result<Facts, FactsError
         release,
         observed_at,
     })
+}
+
+async fn healthy(site: &Site, fleet: &Fleet) -> Result<usize, CloudError> {
+    Ok(crate::launch::count_healthy(&crate::launch::target_health(&site.clients, &fleet.target_group).await?))
 }
 
 /// Looks at what there is and who needs it, and at nothing that only a deploy needs.

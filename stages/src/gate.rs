@@ -16,7 +16,7 @@ use alcedo_pipeline::{
     units::Span,
     wait::{Look, Wait},
 };
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -24,6 +24,9 @@ use crate::site::Site;
 
 /// Time between two looks at whether somebody has decided.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// Who has decided where nobody did in time.
+const DEADLINE: &str = "the deadline";
 
 /// What the ids of these steps begin with.
 const STEPS: &str = "approve/";
@@ -76,8 +79,12 @@ pub struct AwaitApproval {
 impl AwaitApproval {
     pub async fn run(&self, site: &Site, context: &StepContext) -> Result<Value, StepError> {
         let (run, stage) = (context.run(), self.before);
-        context.output_line(format!("waits for `alcedo approve {run}` or `alcedo reject {run}`, for {}", self.within));
-        let wait = Wait::new(LOOK_EVERY, self.within.duration());
+        // A process that goes on with the run does not give people more time.
+        let within = SignedDuration::try_from(self.within.duration()).unwrap_or(SignedDuration::MAX);
+        let deadline = context.began().saturating_add(within).unwrap_or(Timestamp::MAX);
+        context.output_line(format!("waits for `alcedo approve {run}` or `alcedo reject {run}`, until {deadline:.0}"));
+        let left = Duration::try_from(deadline.duration_since(context.now())).unwrap_or_default();
+        let wait = Wait::new(LOOK_EVERY, left);
         let what = format!("somebody to approve {stage}");
         let decided = wait.until(context, &what, || async {
             match read(site, run, stage).await {
@@ -87,18 +94,33 @@ impl AwaitApproval {
                 Err(error) => Ok(Look::NotYet(error.to_string())),
             }
         });
-        let decision = decided.await.map_err(|error| match error.kind {
-            ErrorKind::TimedOut => {
-                StepError::new(ErrorKind::TimedOut, format!("nobody approved {stage} within {}", self.within))
-                    .hint("deploy again, or give people more time: approvals[].within")
-            }
-            _ => error,
-        })?;
+        let decision = match decided.await {
+            Err(error) if error.kind == ErrorKind::TimedOut => self.close(site, context).await?,
+            decided => decided?,
+        };
+        if decision.by == DEADLINE {
+            return Err(StepError::new(ErrorKind::TimedOut, format!("nobody approved {stage} within {}", self.within))
+                .hint("deploy again, or give people more time: approvals[].within"));
+        }
         if decision.approved {
             return Ok(serde_json::to_value(&decision).unwrap_or_default());
         }
         let reason = decision.reason.map_or_else(String::new, |reason| format!(": {reason}"));
         Err(StepError::failed(format!("{} rejected {stage}{reason}", decision.by)))
+    }
+
+    /// Nobody has decided in time, and from now on nobody can. Answers what stands: somebody may have been faster.
+    async fn close(&self, site: &Site, context: &StepContext) -> Result<Decision, StepError> {
+        let reason = Some(format!("nobody decided within {}", self.within));
+        let decision = Decision { v: 1, approved: false, by: DEADLINE.to_owned(), at: context.now(), reason };
+        let stands = match keep(site, context.run(), self.before, &decision).await {
+            Ok(()) => return Ok(decision),
+            Err(StoreError::Conflict { .. }) => read(site, context.run(), self.before).await,
+            Err(error) => Err(error),
+        };
+        let unreadable =
+            |error| StepError::new(ErrorKind::Service, "what was decided at the gate cannot be told").because(error);
+        stands.map_err(unreadable).map(|stands| stands.unwrap_or(decision))
     }
 }
 
@@ -133,9 +155,8 @@ pub async fn decide(
         None => first_undecided(site, run, &gates).await?,
     };
     let decision = Decision { v: 1, approved, by, at: site.now(), reason };
-    let bytes = serde_json::to_vec(&decision).expect("a decision is plain data");
-    match site.store.create(&journal::decision_key(&site.root, run, stage), bytes).await {
-        Ok(_) => Ok(stage),
+    match keep(site, run, stage, &decision).await {
+        Ok(()) => Ok(stage),
         Err(StoreError::Conflict { .. }) => match read(site, run, stage).await? {
             Some(decision) => Err(GateError::Decided { stage, decision }),
             None => Err(GateError::NothingToDecide { run: run.clone() }),
@@ -151,6 +172,12 @@ async fn first_undecided(site: &Site, run: &RunId, gates: &[Stage]) -> Result<St
         }
     }
     Err(GateError::NothingToDecide { run: run.clone() })
+}
+
+/// Writes a decision down, where there is none.
+async fn keep(site: &Site, run: &RunId, stage: Stage, decision: &Decision) -> Result<(), StoreError> {
+    let bytes = serde_json::to_vec(decision).expect("a decision is plain data");
+    site.store.create(&journal::decision_key(&site.root, run, stage), bytes).await.map(drop)
 }
 
 /// What was decided; what cannot be read as a decision is none.

@@ -31,6 +31,7 @@ pub struct MarkHeld {
 /// Marks of a fleet that comes back into service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HeldBefore {
+    pub since: Option<Timestamp>,
     pub until: Timestamp,
     pub replaces: Option<Version>,
     /// The version that it replaces now: where `rollback` without a version goes next.
@@ -40,55 +41,73 @@ pub struct HeldBefore {
 impl MarkHeld {
     pub async fn run(&self, clients: &Clients, context: &StepContext) -> Result<Value, StepError> {
         let span = SignedDuration::try_from(self.span.duration()).unwrap_or(SignedDuration::MAX);
-        let until = context.now().saturating_add(span).unwrap_or(Timestamp::MAX);
+        let since = context.now();
+        let until = since.saturating_add(span).unwrap_or(Timestamp::MAX);
         if let Some(blue) = &self.blue {
-            tag(clients, blue, tags::HELD_UNTIL, Some(until.to_string())).await?;
+            mark(clients, blue, Some(since), Some(until)).await?;
         }
         if let Some(before) = &self.green_before {
             let green = self.green.arn(context)?;
-            tag(clients, &green, tags::HELD_UNTIL, None).await?;
-            tag(clients, &green, tags::REPLACES, before.replaces_now.map(|version| version.to_string())).await?;
+            mark(clients, &green, None, None).await?;
+            replaces(clients, &green, before.replaces_now).await?;
         }
         Ok(json!({ "until": until }))
     }
 
     pub async fn undo(&self, clients: &Clients, context: &StepContext) -> Result<(), StepError> {
         if let Some(blue) = &self.blue {
-            tag(clients, blue, tags::HELD_UNTIL, None).await?;
+            mark(clients, blue, None, None).await?;
         }
         if let Some(before) = &self.green_before {
             let green = self.green.arn(context)?;
-            tag(clients, &green, tags::HELD_UNTIL, Some(before.until.to_string())).await?;
-            tag(clients, &green, tags::REPLACES, before.replaces.map(|version| version.to_string())).await?;
+            mark(clients, &green, before.since, Some(before.until)).await?;
+            replaces(clients, &green, before.replaces).await?;
         }
         Ok(())
     }
 }
 
-async fn tag(clients: &Clients, group: &str, name: &str, value: Option<String>) -> Result<(), CloudError> {
-    let done = match value {
-        Some(value) => {
-            let tag = Tag::builder().key(name).value(value).build();
-            clients
-                .elb
-                .add_tags()
-                .resource_arns(group)
-                .tags(tag)
-                .send()
-                .await
-                .map(drop)
-                .map_err(|error| CloudError::of("mark the fleet", error))
-        }
-        None => {
-            let call = clients.elb.remove_tags().resource_arns(group).tag_keys(name);
-            call.send().await.map(drop).map_err(|error| CloudError::of("take a mark off the fleet", error))
-        }
+/// Says since when and until when a fleet is held; takes the marks off it, where there is no end.
+async fn mark(
+    clients: &Clients,
+    group: &str,
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
+) -> Result<(), CloudError> {
+    let Some(until) = until else {
+        return untag(clients, group, &[tags::HELD_SINCE, tags::HELD_UNTIL]).await;
     };
-    match done {
-        // A fleet that is gone needs no mark.
-        Err(error) if error.is("TargetGroupNotFound") => Ok(()),
-        done => done,
+    let since = since.map(|since| (tags::HELD_SINCE, since.to_string()));
+    tag(clients, group, since.into_iter().chain([(tags::HELD_UNTIL, until.to_string())])).await
+}
+
+/// Says which version a fleet has replaced.
+async fn replaces(clients: &Clients, group: &str, version: Option<Version>) -> Result<(), CloudError> {
+    match version {
+        Some(version) => tag(clients, group, [(tags::REPLACES, version.to_string())]).await,
+        None => untag(clients, group, &[tags::REPLACES]).await,
     }
+}
+
+async fn tag(
+    clients: &Clients,
+    group: &str,
+    pairs: impl IntoIterator<Item = (&str, String)>,
+) -> Result<(), CloudError> {
+    let all = pairs.into_iter().map(|(name, value)| Tag::builder().key(name).value(value).build()).collect();
+    let call = clients.elb.add_tags().resource_arns(group).set_tags(Some(all)).send().await;
+    unless_gone(call.map(drop).map_err(|error| CloudError::of("mark the fleet", error)))
+}
+
+async fn untag(clients: &Clients, group: &str, names: &[&str]) -> Result<(), CloudError> {
+    let names = names.iter().map(|&name| name.to_owned()).collect();
+    let call = clients.elb.remove_tags().resource_arns(group).set_tag_keys(Some(names)).send().await;
+    unless_gone(call.map(drop).map_err(|error| CloudError::of("take a mark off the fleet", error)))
+}
+
+/// A fleet that is gone needs no mark.
+fn unless_gone(done: Result<(), CloudError>) -> Result<(), CloudError> {
+    done.or_else(|error| if error.is("TargetGroupNotFound") { Ok(()) } else { Err(error) })
 }
 
 /// Holds what is held for this long from now on, outside of a run. Answers what it is, and until when.
@@ -108,7 +127,7 @@ pub async fn extend(site: &Site, span: Span) -> Result<(Vec<Version>, Timestamp)
     let span = SignedDuration::try_from(span.duration()).unwrap_or(SignedDuration::MAX);
     let until = site.now().saturating_add(span).unwrap_or(Timestamp::MAX);
     for fleet in &held {
-        tag(&site.clients, &fleet.target_group, tags::HELD_UNTIL, Some(until.to_string())).await?;
+        mark(&site.clients, &fleet.target_group, None, Some(until)).await?;
     }
     Ok((held.iter().map(|fleet| fleet.version).collect(), until))
 }

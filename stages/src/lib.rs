@@ -32,6 +32,7 @@ pub mod preview;
 pub mod probes;
 pub mod proof;
 pub mod publish;
+pub mod quiet;
 pub mod recover;
 pub mod rehearsal;
 pub mod releases;

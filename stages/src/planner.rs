@@ -60,10 +60,11 @@ pub fn plan(scope: &Scope<'_>, request: &Request, facts: &Facts) -> Result<Plan,
     let held = facts.fleets.iter().find(|fleet| fleet.version == target.version && fleet.is_held());
     let rolls_back = matches!(request, Request::Rollback { .. });
     let pinned = !matches!(request, Request::Deploy { version: None });
-    let case = Case { scope, facts, target, blue, held, rolls_back, pinned };
-    let gates = if rolls_back || *request == Request::EndHold { Vec::new() } else { scope.pipeline.approvals.clone() };
+    let ends_hold = *request == Request::EndHold;
+    let case = Case { scope, facts, target, blue, held, rolls_back, ends_hold, pinned };
+    let gates = if rolls_back || ends_hold { Vec::new() } else { scope.pipeline.approvals.clone() };
     let mut draft = Draft { gates, ..Draft::default() };
-    if *request == Request::EndHold {
+    if ends_hold {
         retire::what_is_held(&case, &mut draft)?;
     } else if let Some(blue) = blue.filter(|blue| blue.version == case.target.version) {
         draft.note(in_service_already(blue, facts)?);
@@ -177,6 +178,8 @@ struct Case<'a> {
     /// The target version's own fleet, where it is held: then only traffic has to move.
     held: Option<&'a Fleet>,
     rolls_back: bool,
+    /// The run is there to retire what is held, and for nothing else.
+    ends_hold: bool,
     /// The version was named, or is the one before: what there is of it is taken as it is.
     pinned: bool,
 }
@@ -253,6 +256,14 @@ impl Draft {
         );
     }
 
+    /// Waits for somebody here, where the file says so for this stage.
+    fn open_gate(&mut self, stage: Stage) {
+        if let Some(gate) = self.gates.iter().position(|gate| gate.before.stage() == stage) {
+            let gate = self.gates.remove(gate);
+            self.wait_for_approval(stage, gate.within);
+        }
+    }
+
     fn add(
         &mut self,
         stage: Stage,
@@ -262,10 +273,7 @@ impl Draft {
         undo: Option<impl Into<String>>,
         action: Action,
     ) {
-        if let Some(gate) = self.gates.iter().position(|gate| gate.before.stage() == stage) {
-            let gate = self.gates.remove(gate);
-            self.wait_for_approval(stage, gate.within);
-        }
+        self.open_gate(stage);
         // The first step of retire is the first whose effect no later step can undo.
         let first_of_retire = stage == Stage::Retire && !self.steps.iter().any(|step| step.stage == Stage::Retire);
         self.steps.push(PlannedStep {

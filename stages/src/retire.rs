@@ -11,7 +11,6 @@ use alcedo_pipeline::{
     wait::{Look, Wait, Waiter},
 };
 use aws_sdk_elasticloadbalancingv2::types::TargetDescription;
-use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -19,20 +18,15 @@ use tokio::time::Instant;
 use crate::{
     clients::Clients,
     cloud_error::CloudError,
-    flip, launch,
+    launch,
     listener::{self, Place},
-    metrics, preview, servers,
+    preview, quiet, servers,
     site::Site,
 };
 
-/// Time between two looks at the balancer's metrics, which come by the minute.
-const QUIET_EVERY: Duration = Duration::from_secs(10);
-/// A minute with requests counts for this long after its end: metrics of the next one are published by then.
-const RECENT: SignedDuration = SignedDuration::from_mins(2);
-
-/// Whether a minute that had requests is too recent to be followed by a known quiet one.
-fn is_recent(minute: Timestamp, now: Timestamp) -> bool {
-    now.duration_since(minute) < SignedDuration::from_mins(1) + RECENT
+/// What a step answers that leaves a fleet as it is, because somebody still asks it.
+fn stays() -> Value {
+    json!({ "stays": true })
 }
 
 /// Takes a fleet's servers out of its target group and waits until their requests are done.
@@ -43,57 +37,15 @@ pub struct Drain {
     /// Where production traffic comes from: a fleet that is named there is not drained.
     pub place: Place,
     pub timeout: Span,
-    /// The balancer, by ARN, where its metrics say whether anybody still comes to the fleet.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub balancer: Option<String>,
 }
 
 impl Drain {
     pub async fn run(&self, clients: &Clients, context: &StepContext) -> Result<Value, StepError> {
-        self.wait_until_quiet(clients, context).await?;
+        if quiet::is_asked(context, &self.target_group)? {
+            return Ok(stays());
+        }
         self.wait(clients, context).await?;
         Ok(Value::Null)
-    }
-
-    /// Nobody may come to the fleet any more: no request in any whole minute since green was proven, as far as the balancer's
-    /// metrics are published. Where there is no such minute yet, the proof stands alone.
-    async fn wait_until_quiet(&self, clients: &Clients, context: &StepContext) -> Result<(), StepError> {
-        let (Some(balancer), Some(proven)) = (&self.balancer, flip::proven_at(context)) else { return Ok(()) };
-        let wait = Wait::new(QUIET_EVERY, self.timeout.duration());
-        let quiet = wait.until(context, "no request to go to the old servers", || async {
-            let groups = [self.target_group.as_str()];
-            let span = (metrics::next_minute(proven), context.now());
-            if span.0 >= span.1 {
-                return Ok(Look::Ready(()));
-            }
-            match metrics::requests(clients, balancer, &groups, span).await {
-                Ok(minutes) => Ok(match minutes.first().and_then(|minutes| minutes.last_key_value()) {
-                    // The last minute that has any is the newest that is published, or nobody has come since.
-                    Some((minute, count)) if is_recent(*minute, context.now()) => {
-                        Look::NotYet(format!("{count} requests in the minute from {minute} on"))
-                    }
-                    _ => Look::Ready(()),
-                }),
-                // What cannot be read says nothing; the balancer's own word comes next.
-                Err(error) => {
-                    context
-                        .warn(format!("whether anybody still comes to the old servers cannot be read: {error}"), None);
-                    Ok(Look::Ready(()))
-                }
-            }
-        });
-        quiet.await.map_err(|error| match error.kind {
-            ErrorKind::TimedOut => {
-                let name = listener::group_name(&self.target_group);
-                StepError::new(
-                    ErrorKind::TimedOut,
-                    format!("{name} still gets requests, so its servers were not retired"),
-                )
-                .hint("find out who sends them: another listener or rule, or the preview's header with its version")
-                .because(error)
-            }
-            _ => error,
-        })
     }
 
     /// The same outside of a run.
@@ -142,11 +94,15 @@ impl Drain {
 /// Ends a fleet's servers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Terminate {
+    pub target_group: String,
     pub instances: Vec<String>,
 }
 
 impl Terminate {
     pub async fn run(&self, clients: &Clients, context: &StepContext) -> Result<Value, StepError> {
+        if quiet::is_asked(context, &self.target_group)? {
+            return Ok(stays());
+        }
         servers::terminate(clients, context, &self.instances).await?;
         Ok(Value::Null)
     }
@@ -165,15 +121,26 @@ pub struct DeleteGroup {
 }
 
 impl DeleteGroup {
-    pub async fn run(&self, clients: &Clients) -> Result<Value, StepError> {
+    pub async fn run(&self, clients: &Clients, context: &StepContext) -> Result<Value, StepError> {
+        if quiet::is_asked(context, &self.target_group)? {
+            return Ok(stays());
+        }
+        self.delete(clients).await?;
+        Ok(Value::Null)
+    }
+
+    /// The same outside of a run.
+    ///
+    /// # Errors
+    /// The group, or what routes to it, stands.
+    pub async fn delete(&self, clients: &Clients) -> Result<(), StepError> {
         if let Some(rule) = &self.preview_rule {
             preview::delete_rule(clients, rule).await?;
         }
         if let Some(arn) = &self.preview_listener {
             self.move_preview(clients, &Place::Listener { arn: arn.clone() }).await?;
         }
-        launch::delete_target_group(clients, &self.target_group).await?;
-        Ok(Value::Null)
+        launch::delete_target_group(clients, &self.target_group).await
     }
 
     async fn move_preview(&self, clients: &Clients, preview: &Place) -> Result<(), StepError> {
@@ -189,6 +156,7 @@ impl DeleteGroup {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OldImage {
     pub ami: String,
+    pub version: Version,
     pub name: String,
     pub snapshots: Vec<String>,
 }
@@ -202,12 +170,15 @@ pub struct Prune {
 
 impl Prune {
     pub async fn run(&self, site: &Site, context: &StepContext) -> Result<Value, StepError> {
-        for image in &self.images {
+        let stays = quiet::stays(context)?;
+        let mut images = 0;
+        for image in self.images.iter().filter(|image| !stays.contains(&image.version)) {
             delete_image(&site.clients, &image.ami, &image.snapshots).await?;
+            images += 1;
             context.output_line(format!("removed image {}", image.name));
         }
         let mut removed = 0;
-        for version in &self.versions {
+        for version in self.versions.iter().filter(|version| !stays.contains(version)) {
             let unreadable = |error| StepError::new(ErrorKind::Service, "the bucket cannot be read").because(error);
             if site.manifest(*version).await.map_err(unreadable)?.is_none() {
                 context.output_line(format!("left {version}, which is not published: a run may be at work on it"));
@@ -217,7 +188,7 @@ impl Prune {
             removed += 1;
             context.output_line(format!("removed artifact {version}"));
         }
-        Ok(json!({ "images": self.images.len(), "versions": removed }))
+        Ok(json!({ "images": images, "versions": removed }))
     }
 }
 

@@ -24,6 +24,8 @@ pub const BASE: &str = "alcedo:base";
 pub const REPLACES: &str = "alcedo:replaces";
 /// On a fleet's target group, from the flip on: until when it is held as the reserve for a rollback.
 pub const HELD_UNTIL: &str = "alcedo:held-until";
+/// Beside it: since when the fleet has no traffic.
+pub const HELD_SINCE: &str = "alcedo:held-since";
 
 /// On a security group rule: one for each run that uses it, with the moment in which its lease ends. The rule goes with
 /// the last of them.

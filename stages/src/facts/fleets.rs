@@ -93,6 +93,7 @@ fn assemble(
                 preview_rule: rule.map(|rule| rule.arn.clone()),
                 weight: weights.iter().filter(|group| group.target_group == arn).map(|group| group.weight).sum(),
                 replaces: tags.get(tags::REPLACES).and_then(|version| version.parse().ok()),
+                held_since: tags.get(tags::HELD_SINCE).and_then(|time| time.parse().ok()),
                 held_until: tags.get(tags::HELD_UNTIL).and_then(|time| time.parse().ok()),
                 run,
                 target_group: arn,

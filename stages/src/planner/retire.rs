@@ -7,7 +7,12 @@ use alcedo_pipeline::{
 };
 
 use super::{Case, Draft, PlanError};
-use crate::{action::Action, facts::Fleet, retire};
+use crate::{
+    action::Action,
+    facts::Fleet,
+    quiet::{self, Leaving},
+    retire,
+};
 
 /// Which fleets go: all that are neither green nor the reserve. A rollback retires nothing: the version that was bad is
 /// kept to be looked at, and goes with the next deploy.
@@ -44,18 +49,25 @@ pub(super) fn what_is_held(case: &Case<'_>, draft: &mut Draft) -> Result<(), Pla
     if going.is_empty() {
         return Err(PlanError::new("nothing is held", "`alcedo status` shows every fleet"));
     }
+    if let (Some(blue), Some(healthy)) = (case.blue, case.facts.healthy_in_service) {
+        quiet::check_successor(blue, healthy).map_err(|error| PlanError { what: error.message, hints: error.hints })?;
+    }
     retire(case, &going, draft);
     Ok(())
 }
 
 fn retire(case: &Case<'_>, going: &[&Fleet], draft: &mut Draft) {
     let facts = case.facts;
-    let drain = Span::from(case.pipeline().retire.timeout.duration());
+    let timeout = Span::from(case.pipeline().retire.timeout.duration());
+    quiet(case, going, timeout, draft);
     for fleet in going {
         let version = fleet.version;
+        // Two launches of one version, of which one has left its fleet, are told apart.
+        let twins = going.iter().filter(|other| other.version == version).count();
+        let id = if twins > 1 { format!("retire/{}", fleet.name) } else { format!("retire/{version}") };
         draft.add(
             Stage::Retire,
-            &format!("retire/{version}/drain"),
+            &format!("{id}/drain"),
             Sign::Remove,
             format!("deregister {version} and let its requests finish"),
             None::<&str>,
@@ -63,21 +75,23 @@ fn retire(case: &Case<'_>, going: &[&Fleet], draft: &mut Draft) {
                 target_group: fleet.target_group.clone(),
                 instances: fleet.instances.clone(),
                 place: facts.balancer.place.clone(),
-                timeout: drain,
-                balancer: case.pipeline().watch.metrics.then(|| facts.balancer.arn.clone()),
+                timeout,
             }),
         );
         draft.add(
             Stage::Retire,
-            &format!("retire/{version}/terminate"),
+            &format!("{id}/terminate"),
             Sign::Remove,
             format!("terminate the {} servers of {version}", fleet.instances.len()),
             None::<&str>,
-            Action::Terminate(retire::Terminate { instances: fleet.instances.clone() }),
+            Action::Terminate(retire::Terminate {
+                target_group: fleet.target_group.clone(),
+                instances: fleet.instances.clone(),
+            }),
         );
         draft.add(
             Stage::Retire,
-            &format!("retire/{version}/target-group"),
+            &format!("{id}/target-group"),
             Sign::Remove,
             format!("delete target group {}", fleet.name),
             None::<&str>,
@@ -89,6 +103,30 @@ fn retire(case: &Case<'_>, going: &[&Fleet], draft: &mut Draft) {
             }),
         );
     }
+}
+
+/// The last look before anything goes: up to here all of it can be undone.
+fn quiet(case: &Case<'_>, going: &[&Fleet], timeout: Span, draft: &mut Draft) {
+    if going.is_empty() {
+        return;
+    }
+    draft.open_gate(Stage::Retire);
+    let versions: Vec<String> = going.iter().map(|fleet| fleet.version.to_string()).collect();
+    let balancer = &case.facts.balancer;
+    draft.add(
+        Stage::Hold,
+        quiet::STEP,
+        Sign::Check,
+        format!("see that nobody asks {} any more", versions.join(", ")),
+        None::<&str>,
+        Action::AwaitQuiet(quiet::AwaitQuiet {
+            fleets: going.iter().map(|fleet| Leaving::from(*fleet)).collect(),
+            place: balancer.place.clone(),
+            balancer: case.pipeline().watch.metrics.then(|| balancer.arn.clone()),
+            timeout,
+            alone: case.ends_hold,
+        }),
+    );
 }
 
 fn prune(case: &Case<'_>, going: &[&Fleet], draft: &mut Draft) {
@@ -113,6 +151,7 @@ fn prune(case: &Case<'_>, going: &[&Fleet], draft: &mut Draft) {
         .filter(|image| image.available && !staying.contains(&image.version))
         .map(|image| retire::OldImage {
             ami: image.ami.clone(),
+            version: image.version,
             name: image.name.clone(),
             snapshots: image.snapshots.clone(),
         })

@@ -165,7 +165,7 @@ fn hold(case: &Case<'_>, draft: &mut Draft) {
             green_before: held.and_then(|held| {
                 let until = held.held_until?;
                 let replaces_now = blue.map(|blue| blue.version);
-                Some(hold::HeldBefore { until, replaces: held.replaces, replaces_now })
+                Some(hold::HeldBefore { since: held.held_since, until, replaces: held.replaces, replaces_now })
             }),
             span: settings.span,
         }),

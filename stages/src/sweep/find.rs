@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use alcedo_pipeline::{journal, wait::Alone};
+use alcedo_pipeline::{error::StepError, journal, wait::Alone};
 use aws_sdk_ec2::types::{Filter, Reservation};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -16,6 +16,8 @@ use crate::{
     cloud_error::CloudError,
     costs,
     facts::{self, Facts, FactsError, Fleet},
+    launch,
+    quiet::{self, Leaving},
     releases, retire, servers,
     site::Site,
     tags::{self, Tags},
@@ -45,7 +47,7 @@ pub struct Found {
 enum Removal {
     Rule,
     Instance,
-    Fleet(Box<(Fleet, retire::DeleteGroup)>),
+    Fleet(Box<Ending>),
     Key,
     Image { snapshots: Vec<String> },
     Snapshot,
@@ -78,6 +80,51 @@ pub async fn find(site: &Site) -> Result<Vec<Found>, FactsError> {
     found.extend(look.versions().await?);
     found.extend(look.uploads().await?);
     Ok(found)
+}
+
+/// A fleet that is to go, with what has to be seen before.
+#[derive(Debug, Clone, PartialEq)]
+struct Ending {
+    fleet: Fleet,
+    delete: retire::DeleteGroup,
+    /// By ARN.
+    balancer: String,
+    in_service: Fleet,
+}
+
+impl Ending {
+    async fn end(&self, site: &Site) -> Result<(), StepError> {
+        let Self { fleet, delete, in_service, .. } = self;
+        let clients = &site.clients;
+        // What was held is the way back, as long as what replaced it is not well.
+        if fleet.is_held() {
+            let healthy = launch::count_healthy(&launch::target_health(clients, &in_service.target_group).await?);
+            quiet::check_successor(in_service, healthy)?;
+        }
+        self.check_quiet(site).await?;
+        let drain = retire::Drain {
+            target_group: fleet.target_group.clone(),
+            instances: fleet.instances.clone(),
+            place: delete.place.clone(),
+            timeout: site.pipeline.retire.timeout,
+        };
+        drain.wait(clients, &Alone::default()).await?;
+        servers::terminate(clients, &Alone::default(), &fleet.instances).await?;
+        delete.delete(clients).await
+    }
+
+    async fn check_quiet(&self, site: &Site) -> Result<(), StepError> {
+        if !site.pipeline.watch.metrics {
+            return Ok(());
+        }
+        let leaving = Leaving::from(&self.fleet);
+        let asked = quiet::asked(&site.clients, &self.balancer, std::slice::from_ref(&leaving), None, site.now());
+        // What cannot be read says nothing; the balancer's own word comes next.
+        match asked.await.unwrap_or_default().values().next() {
+            Some(what) => Err(quiet::still_asked(self.fleet.version, what)),
+            None => Ok(()),
+        }
+    }
 }
 
 struct Look<'a> {
@@ -116,9 +163,7 @@ impl Look<'_> {
     fn fleets(&self) -> Vec<Found> {
         let Facts { fleets, balancer, .. } = self.facts;
         // Where the listener does something that is not ours, nobody can say which fleet is production.
-        if !fleets.iter().any(Fleet::is_in_service) {
-            return Vec::new();
-        }
+        let Some(in_service) = fleets.iter().find(|fleet| fleet.is_in_service()) else { return Vec::new() };
         let reserve = facts::version_before(fleets);
         let named = balancer.routing.named();
         let found = fleets.iter().filter(|fleet| !named.contains(&fleet.target_group.as_str())).filter_map(|fleet| {
@@ -142,7 +187,12 @@ impl Look<'_> {
                 monthly: each.map(|each| each * fleet.instances.len() as f64),
                 run: fleet.run.clone(),
                 why,
-                removal: Removal::Fleet(Box::new((fleet.clone(), delete))),
+                removal: Removal::Fleet(Box::new(Ending {
+                    fleet: fleet.clone(),
+                    delete,
+                    balancer: balancer.arn.clone(),
+                    in_service: in_service.clone(),
+                })),
             })
         });
         found.collect()
@@ -350,7 +400,7 @@ impl Found {
     ///
     /// # Errors
     /// It stands as it was, or half of it.
-    pub async fn remove(&self, site: &Site) -> Result<(), alcedo_pipeline::error::StepError> {
+    pub async fn remove(&self, site: &Site) -> Result<(), StepError> {
         let clients = &site.clients;
         match &self.removal {
             Removal::Rule => {
@@ -360,19 +410,7 @@ impl Found {
                 leases::end_rules(clients, &this, site.now()).await?;
             }
             Removal::Instance => servers::terminate(clients, &Alone::default(), std::slice::from_ref(&self.id)).await?,
-            Removal::Fleet(fleet) => {
-                let (fleet, delete) = fleet.as_ref();
-                let drain = retire::Drain {
-                    target_group: fleet.target_group.clone(),
-                    instances: fleet.instances.clone(),
-                    place: delete.place.clone(),
-                    timeout: site.pipeline.retire.timeout,
-                    balancer: None,
-                };
-                drain.wait(clients, &Alone::default()).await?;
-                servers::terminate(clients, &Alone::default(), &fleet.instances).await?;
-                delete.run(clients).await?;
-            }
+            Removal::Fleet(ending) => ending.end(site).await?,
             Removal::Key => {
                 let call = clients.ec2.delete_key_pair().key_name(&self.id).send().await;
                 call.map_err(|error| CloudError::of("delete the key pair", error))?;

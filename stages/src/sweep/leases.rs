@@ -107,7 +107,7 @@ async fn fleets(site: &Site) -> Result<Vec<String>, FactsError> {
             preview_listener: balancer.preview_listener.as_ref().map(|(arn, _)| arn.clone()),
             place: balancer.place.clone(),
         };
-        delete.run(&site.clients).await?;
+        delete.delete(&site.clients).await?;
         ended.push(format!("removed the fleet of {version} ({servers} servers), which a run that died had left"));
     }
     Ok(ended)

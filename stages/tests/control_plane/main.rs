@@ -13,6 +13,7 @@ mod life;
 mod moto;
 mod moto_differences;
 mod publish;
+mod quiet;
 mod records_only;
 mod retention;
 mod settle;

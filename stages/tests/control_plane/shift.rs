@@ -11,6 +11,7 @@ use alcedo_pipeline::{
     error::ErrorKind,
     event::{Event, Outcome, What},
     ids::RunId,
+    plan::Stage,
     recovery::{Refusal, Wish},
     runner::Ending,
     version::Version,
@@ -34,11 +35,11 @@ use crate::{
 };
 
 /// The bench's version in service; the one that is about to replace it.
-const BLUE: &str = "2026.1102.100000";
+pub const BLUE: &str = "2026.1102.100000";
 const GREEN: &str = "2026.1103.100000";
 
 /// A bench whose next deploy is of [`GREEN`], as this part of the file has it.
-async fn bench_with(changes: Value) -> (Bench, Site, Version) {
+pub async fn bench_with(changes: Value) -> (Bench, Site, Version) {
     let mut bench = Bench::new().await;
     let mut site = bench.account.site_with("production", changes).await;
     site.clients.visible = bench.site.clients.visible;
@@ -77,7 +78,7 @@ async fn visitors(bench: &Bench, per_second: u32, failing_percent: f64) -> Abort
     }))
 }
 
-async fn deployed(site: &Site, version: Version) -> (Ending, Vec<Event>) {
+pub async fn deployed(site: &Site, version: Version) -> (Ending, Vec<Event>) {
     let prepared = journey::prepare(site, deploy(version)).await.unwrap();
     let (ending, events) = journey::finish(prepared).await;
     (ending.unwrap(), events)
@@ -275,6 +276,31 @@ async fn a_gate_opens_by_one_word_and_closes_by_another_or_by_none() {
     assert_eq!(ending.outcome, Outcome::Done, "{:?}", ending.failure);
 }
 
+/// Whoever goes on with a run that died at its gate gives nobody more time; and after the deadline, no word opens it.
+#[tokio::test(start_paused = true)]
+async fn a_gates_deadline_outlives_the_process_that_waits_at_it() {
+    let (bench, site, green) = bench_with(gated()).await;
+    let prepared = journey::prepare(&site, deploy(green)).await.unwrap();
+    let run: RunId = prepared.plan.run.clone();
+    let begun = tokio::time::Instant::now();
+    let died = tokio::time::timeout(Duration::from_secs(5 * 60), journey::finish(prepared)).await;
+    assert!(died.is_err(), "it waits at its gate");
+    // Its lease has to end before anybody goes on.
+    tokio::time::sleep(Duration::from_secs(3 * 60)).await;
+    let ending = journey::take_up(&site, &run, Wish::GoOn).await;
+    let (step, error) = ending.failure.unwrap();
+    assert_eq!((step.as_str(), error.kind), ("approve/flip", ErrorKind::TimedOut), "{error:?}");
+    let took = begun.elapsed().as_secs();
+    assert!((595..640).contains(&took), "{took} s");
+    bench.assert_as_before("nobody decided").await;
+    let late = gate::decide(&site, &run, Some(Stage::Flip), true, "ada@desk".into(), None).await;
+    assert!(matches!(late, Err(GateError::Ended { .. })), "{late:?}");
+    let key = alcedo_pipeline::journal::decision_key(&site.root, &run, Stage::Flip);
+    let kept = site.store.read(&key).await.unwrap().expect("the deadline's own word is kept");
+    let kept: gate::Decision = serde_json::from_slice(&kept.bytes).unwrap();
+    assert_eq!((kept.approved, kept.by.as_str()), (false, "the deadline"));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_hold_is_lengthened_and_ended_by_hand() {
     let bench = Bench::new().await;
@@ -391,34 +417,4 @@ async fn visitors_stay_at_one_version_while_two_serve() {
     assert_eq!(ending.outcome, Outcome::Done, "{:?}", ending.failure);
     assert_eq!(seen.await.unwrap(), Some(3600));
     assert!(matches!(bench.account.routing().await, Routing::Forward { sticky_seconds: None, .. }));
-}
-
-/// Somebody still comes to blue for six minutes after the flip: its servers wait for that, whatever the hold says.
-#[tokio::test(start_paused = true)]
-async fn nobody_is_drained_while_requests_still_come() {
-    let changes = json!({ "hold": { "for": "2m", "attended": true }, "retire": { "timeout": "20m" } });
-    let (bench, site, green) = bench_with(changes).await;
-    let blue = fleet(&site, BLUE.parse().unwrap()).await.unwrap().target_group;
-    let region = Arc::clone(&bench.simulation.region.region);
-    let balancer = balancer_of_listener(&bench.account.listener).to_owned();
-    let late = tokio::spawn({
-        let blue = blue.clone();
-        async move {
-            for _ in 0..360 {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                let answer = Answer::Target { status: 200, took: Duration::from_millis(20) };
-                region.metrics.count(region.clock.now(), &balancer, Some(full_name(&blue)), answer);
-            }
-        }
-    });
-    let begun = tokio::time::Instant::now();
-    let (ending, events) = deployed(&site, green).await;
-    assert_eq!(ending.outcome, Outcome::Done, "{:?}", ending.failure);
-    assert!(late.is_finished(), "it was drained while requests still came");
-    assert!(begun.elapsed() >= Duration::from_secs(8 * 60), "{:?}", begun.elapsed());
-    let waits = events.iter().any(
-        |event| matches!(&event.what, What::Waiting { status, .. } if status.contains("requests in the minute from")),
-    );
-    assert!(waits, "it says what it waits for");
-    assert!(fleet(&site, BLUE.parse().unwrap()).await.is_none(), "then it is retired");
 }

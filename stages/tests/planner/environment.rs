@@ -153,6 +153,7 @@ impl Environment {
             preview_rule: None,
             weight: 0,
             replaces: None,
+            held_since: None,
             held_until: None,
             run: Some("20261101-100000-0001".into()),
         };
