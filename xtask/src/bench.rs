@@ -64,10 +64,13 @@ struct Deploy {
     seconds: f64,
     stages: BTreeMap<String, f64>,
     steps: BTreeMap<String, f64>,
-    /// `seconds` without the build's commands and without [`WAITS`].
+    /// `seconds` without the build's commands, the builder's boot and [`WAITS`].
     own_share_seconds: f64,
-    /// Of the own share, what is the user's own work all the same: provisioning, image checks and smoke tests.
+    /// Of the own share, what is the user's own work as much as the build's commands are: provisioning, image checks and
+    /// smoke tests.
     users_work_seconds: f64,
+    /// The rest of it.
+    own_work_seconds: f64,
     /// Of the own share, what the cloud takes to change its firewalls.
     firewall_seconds: f64,
     build_command_seconds: f64,
@@ -185,18 +188,22 @@ impl Deploy {
         let steps = &report.measured.steps;
         ensure!(!steps.is_empty(), "{} ran no step", report.version);
         let output = |id: &str, key: &str| steps.iter().find(|step| step.id == id).map(|step| step.output[key].clone());
-        let build_command = output("build/run", "commands_seconds").and_then(|it| it.as_f64()).unwrap_or_default();
+        let seconds = |id: &str, key: &str| output(id, key).and_then(|it| it.as_f64()).unwrap_or_default();
+        let build_command = seconds("build/run", "commands_seconds");
+        let boot = seconds("bake/provision", "boot_seconds");
         let waits: f64 = steps.iter().filter(|step| is_wait(&step.id)).map(|step| step.seconds).sum();
         let of = |ids: &[&str]| -> f64 {
             steps.iter().filter(|step| ids.contains(&step.id.as_str())).map(|step| step.seconds).sum()
         };
-        let own_share = report.measured.wall.as_secs_f64() - build_command - waits;
+        let own_share = report.measured.wall.as_secs_f64() - build_command - boot - waits;
+        let users_work = seconds("bake/provision", "commands_seconds") + of(&["smoke/suite"]);
         Ok(Self {
             seconds: round(report.measured.wall),
             stages: report.stages.iter().map(|it| (it.stage.clone(), millis(it.seconds))).collect(),
             steps: steps.iter().map(|step| (step.id.clone(), millis(step.seconds))).collect(),
             own_share_seconds: millis(own_share),
-            users_work_seconds: millis(of(&["bake/provision", "smoke/suite"])),
+            users_work_seconds: millis(users_work),
+            own_work_seconds: millis(own_share - users_work),
             firewall_seconds: millis(of(&["bake/open-ssh", "bake/close-ssh", "smoke/open", "smoke/close"])),
             build_command_seconds: millis(build_command),
             journal_seconds: millis(report.journal_seconds),
@@ -229,7 +236,8 @@ fn round(time: Duration) -> f64 {
 
 /// To three places: what lies below is noise.
 fn millis(value: f64) -> f64 {
-    (value * 1000.0).round() / 1000.0
+    // Adding zero makes a sum of nothing 0.0, where it would be -0.0.
+    (value * 1000.0).round() / 1000.0 + 0.0
 }
 
 /// The engine's volumes as they were, so that those of this bench can be removed again.
@@ -268,10 +276,12 @@ mod tests {
             journal_seconds: 0.03,
             measured: Measured {
                 began: None,
-                wall: Duration::from_secs_f64(20.0),
+                wall: Duration::from_secs_f64(21.25),
                 steps: vec![
                     step("build/run", 6.0, json!({ "commands_seconds": 5.5 })),
                     step("publish/artifact", 0.5, json!({ "size_bytes": 4096 })),
+                    step("bake/provision", 1.0, json!({ "boot_seconds": 0.25, "commands_seconds": 0.5 })),
+                    step("smoke/suite", 0.25, json!(null)),
                     step("launch/healthy", 12.0, json!(null)),
                     step("flip/switch", 0.1, json!(null)),
                     step("retire/2026.1119.1/drain", 1.0, json!(null)),
@@ -280,8 +290,8 @@ mod tests {
             },
         };
         let deploy = Deploy::of(&report, 2, None).unwrap();
-        assert_eq!(deploy.own_share_seconds, 1.5);
-        assert_eq!((deploy.journal_seconds, deploy.journal_percent_of_own_share), (0.03, 2.0));
+        assert_eq!((deploy.own_share_seconds, deploy.users_work_seconds, deploy.own_work_seconds), (2.5, 0.75, 1.75));
+        assert_eq!((deploy.journal_seconds, deploy.journal_percent_of_own_share), (0.03, 1.2));
         assert_eq!((deploy.uploaded_bytes, deploy.peak_memory_bytes), (4096, 2048));
     }
 

@@ -21,6 +21,7 @@ use aws_sdk_s3::presigning::PresigningConfig;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 
 use super::{BUILDER, MadeBuilder, release};
 use crate::{
@@ -63,7 +64,9 @@ impl ProvisionBuilder {
         let login =
             Login { user: &self.bake.ssh_user, port: self.bake.ssh_port, private_address: self.bake.private_address };
         let deadline = self.bake.timeout.duration();
+        let begun = Instant::now();
         let session = ssh::open(&site.clients, context, &made.server, login, key, deadline).await?;
+        let booted = begun.elapsed();
         let steps = provision::load(&site.folder, &self.bake.provision).map_err(failed)?;
         let steps = provision::plan(&ProvisionInput {
             app: site.pipeline.app.clone(),
@@ -75,15 +78,22 @@ impl ProvisionBuilder {
         })
         .map_err(failed)?;
         let sink = sink(context);
+        let begun = Instant::now();
         provision::execute(&session, &steps, key, &sink, context.cancellation()).await.map_err(failed)?;
         self.match_base(site, shop, context, &session, &release).await?;
         let passed = self.check(site, context, &session).await?;
+        let users_work = begun.elapsed();
         scrub::scrub(&session, &scrub::steps(key.public_base64()), &sink)
             .await
             .map_err(|error| StepError::failed("the builder could not be scrubbed").because(error))?;
         // The image is taken from the builder as it stands; an orderly goodbye is worth no failure.
         let _ = session.close().await;
-        Ok(json!({ "checks": passed }))
+        Ok(json!({
+            "checks": passed,
+            // Until the builder let somebody in; and what the file's own commands and checks took.
+            "boot_seconds": booted.as_secs_f64(),
+            "commands_seconds": users_work.as_secs_f64(),
+        }))
     }
 
     /// A recipe's digest says that builder and build have the same root; the planner has compared it. A vendor's image has

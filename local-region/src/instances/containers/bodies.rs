@@ -56,16 +56,24 @@ const BOOT: &str = "\
 if [ -e /sys/fs/cgroup/cgroup.controllers ]; then tree=/sys/fs/cgroup; else tree=/sys/fs/cgroup/systemd; fi
 mount -o remount,bind,rw \"$tree\" && container=docker exec /sbin/init";
 
-/// The memory that one `sleep` and the `nft` of a moment need, with room for thousands of rules.
+/// The memory that a shell and the `nft` of a moment need, with room for thousands of rules.
 const INTERFACE_MEMORY_BYTES: i64 = 64 << 20;
 
 /// How much of a console is kept: two files of this size.
 const CONSOLE_FILE: &str = "1m";
 
+/// What the interface answers to an order, before the order's own word: nft has taken all rulesets, or has not.
+pub const LOADED: &str = "loaded";
+pub const REFUSED: &str = "refused";
+
 /// The interface's container, from an image that has `nft`.
 pub fn interface(engine: &Engine, names: &Names, spec: &MachineSpec, image: &str) -> ContainerCreateBody {
     // The rules come first: whoever restarts this container by other means than the region gets no open port.
-    let script = format!("for rules in {RULESETS}/*.nft; do nft -f \"$rules\" || exit 1; done; exec sleep infinity");
+    let script = format!(
+        "for rules in {RULESETS}/*.nft; do nft -f \"$rules\" || exit 1; done
+while read -r order; do if cat {RULESETS}/*.nft | nft -f -; then echo \"{LOADED} $order\"; else echo \"{REFUSED} $order\"; fi; done
+exec sleep infinity"
+    );
     let endpoint = EndpointSettings {
         ipam_config: Some(EndpointIpamConfig {
             ipv4_address: Some(spec.private_ip.to_string()),
@@ -80,6 +88,8 @@ pub fn interface(engine: &Engine, names: &Names, spec: &MachineSpec, image: &str
         hostname: Some(spec.hostname.clone()),
         entrypoint: Some(shell(&script)),
         cmd: Some(Vec::new()),
+        // Orders to load the rules anew come here; to have the engine start a process for each takes a tenth of a second.
+        open_stdin: Some(true),
         labels: Some(labels(names, &spec.instance_id)),
         host_config: Some(HostConfig {
             network_mode: Some(names.network()),

@@ -2,13 +2,17 @@
 
 use bollard::{
     body_full,
-    exec::{CreateExecOptions, StartExecResults},
-    query_parameters::{CreateContainerOptionsBuilder, StartContainerOptions, UploadToContainerOptionsBuilder},
+    container::AttachContainerResults,
+    query_parameters::{
+        AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, StartContainerOptions,
+        UploadToContainerOptionsBuilder,
+    },
 };
 use futures::TryStreamExt;
+use tokio::io::AsyncWriteExt as _;
 
 use super::{
-    bodies::{self, RULESETS},
+    bodies::{self, LOADED, REFUSED, RULESETS},
     console,
     engine::{Engine, Failure, QUICK, within},
     names::Names,
@@ -100,30 +104,32 @@ async fn write(engine: &Engine, container: &str, rulesets: &[Ruleset]) -> Result
 
 /// Has nft read all rulesets, as one transaction.
 async fn load(engine: &Engine, container: &str) -> Result<(), MachineError> {
-    let script = format!("cat {RULESETS}/*.nft | nft -f -");
-    let options = CreateExecOptions {
-        cmd: Some(vec!["/bin/sh".to_owned(), "-c".to_owned(), script]),
-        attach_stdout: Some(true),
-        attach_stderr: Some(true),
-        ..CreateExecOptions::default()
-    };
-    let run = async {
-        let exec = engine.docker.create_exec(container, options).await?;
-        let mut said = Vec::new();
-        if let StartExecResults::Attached { mut output, .. } = engine.docker.start_exec(&exec.id, None).await? {
-            while let Some(part) = output.try_next().await? {
-                said.extend_from_slice(&part.into_bytes());
+    let order = format!("{:016x}", rand::random::<u64>());
+    let options = AttachContainerOptionsBuilder::new().stdin(true).stdout(true).stderr(true).stream(true).build();
+    let asked = async {
+        let AttachContainerResults { mut output, mut input } =
+            engine.docker.attach_container(container, Some(options)).await?;
+        input.write_all(format!("{order}\n").as_bytes()).await?;
+        let mut said = String::new();
+        // Whoever else is attached reads the same lines: only those about this order are meant.
+        while let Some(part) = output.try_next().await? {
+            said.push_str(&String::from_utf8_lossy(&part.into_bytes()));
+            if said.contains(&format!("{LOADED} {order}\n")) {
+                return Ok((true, said));
+            }
+            if said.contains(&format!("{REFUSED} {order}\n")) {
+                break;
             }
         }
-        Ok((engine.docker.inspect_exec(&exec.id).await?.exit_code, said))
+        Ok((false, said))
     };
-    match within(QUICK, format!("cannot load the firewall rules of {container}"), run).await? {
-        (Some(0), _) => Ok(()),
-        (_, mut said) => {
+    match within(QUICK, format!("cannot load the firewall rules of {container}"), asked).await? {
+        (true, _) => Ok(()),
+        (false, mut said) => {
             // An interface whose rules failed at its start has ended, and said why before.
-            said.extend(console::read(engine, container).await.unwrap_or_default());
+            said.push_str(&String::from_utf8_lossy(&console::read(engine, container).await.unwrap_or_default()));
             Err(MachineError {
-                what: format!("nft refused the rules of {container}: {}", String::from_utf8_lossy(&said).trim()),
+                what: format!("nft refused the rules of {container}: {}", said.trim()),
                 hint: Some("the machine needs the kernel modules nf_tables, nf_conntrack and nf_nat".to_owned()),
                 source: None,
             })
