@@ -211,6 +211,11 @@ pub fn decision_key(root: &str, run: &RunId, stage: Stage) -> String {
     format!("{}approvals/{stage}.json", folder(root, run))
 }
 
+/// Where what the processes of a run have shown is kept, one object a process.
+pub fn logs_folder(root: &str, run: &RunId) -> String {
+    format!("{}logs/", folder(root, run))
+}
+
 /// Where the picture of a run's traffic is kept.
 pub fn picture_key(root: &str, run: &RunId) -> String {
     format!("{}pictures/traffic.svg", folder(root, run))

@@ -14,9 +14,9 @@ use std::{fmt, ops::Range};
 /// Deepest nesting that is read; a whole `alcedo.yaml` needs 8.
 pub const MAX_DEPTH: usize = 32;
 /// Most nodes that are read, each alias counted as everything it stands for; a long `alcedo.yaml` has a few hundred.
-pub const MAX_NODES: usize = 20_000;
+pub const MAX_NODES: usize = 4_000;
 /// Most bytes of scalars that aliases may expand to, all together.
-pub const MAX_TEXT: usize = 4 << 20;
+pub const MAX_TEXT: usize = 1 << 20;
 
 /// One step from a node to a node below it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -31,7 +31,10 @@ use self::{
 pub use self::schema::json_schema;
 
 /// Largest file that is read, in bytes. The longest pipeline file in the examples has about 10 KiB.
-pub const MAX_BYTES: u64 = 1 << 20;
+pub const MAX_BYTES: u64 = 256 << 10;
+
+/// Most environments of one file. Each is checked as a whole, so a file pays for all of them.
+pub const MAX_ENVIRONMENTS: usize = 50;
 
 /// The name of the only environment of a file that names none.
 pub const ONLY_ENVIRONMENT: &str = "default";
@@ -201,6 +204,8 @@ fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&
     let length = name.chars().count();
     let slips = |one: &str| match one.to_lowercase() {
         one if length >= 3 && one.starts_with(&name) => 1,
+        // So many letters more or less are that many slips at least.
+        one if one.chars().count().abs_diff(length) * 3 > length.max(3) => usize::MAX / 3,
         one => strsim::osa_distance(&name, &one),
     };
     // A long text is no slip, and comparing it would take its time.

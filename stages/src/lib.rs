@@ -24,6 +24,7 @@ pub mod judge;
 pub mod last_resort;
 pub mod launch;
 pub mod listener;
+pub mod logs;
 pub mod metrics;
 pub mod overview;
 pub mod pins;

@@ -8,6 +8,8 @@ pub mod hold;
 pub mod image;
 pub mod init;
 pub mod lock;
+pub mod logs;
+pub mod man;
 pub mod plan;
 pub mod region;
 pub mod releases;
@@ -87,6 +89,8 @@ pub enum Command {
     Releases(releases::Arguments),
     /// List runs, or show one
     Runs(runs::Arguments),
+    /// Show what a run has shown, build output included
+    Logs(logs::Arguments),
     /// Show who holds an environment, or take it away from them
     Lock(lock::Arguments),
     /// Remove what runs have left that nobody needs
@@ -100,6 +104,8 @@ pub enum Command {
     /// End what a run has leased when its process dies
     #[command(hide = true)]
     Watchdog(crate::watchdog::Arguments),
+    /// Write manual pages
+    Man(man::Arguments),
     /// Write completions for a shell
     Completions(completions::Arguments),
 }
@@ -121,6 +127,8 @@ pub fn run(command: Command, session: &Session) -> Result {
         Command::Status(arguments) => status::run(&arguments, session),
         Command::Releases(arguments) => releases::run(&arguments, session),
         Command::Runs(arguments) => runs::run(&arguments, session),
+        Command::Logs(arguments) => logs::run(&arguments, session),
+        Command::Man(arguments) => man::run(&arguments, session),
         Command::Doctor(arguments) => doctor::run(&arguments, session),
         Command::Region(arguments) => region::run(arguments, session),
         Command::Image(arguments) => image::run(arguments, session),

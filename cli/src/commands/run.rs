@@ -6,11 +6,12 @@ use alcedo_pipeline::{event::Outcome, journal::Record, recovery::Wish, report::R
 use alcedo_stages::{
     execute::{Notice, Order, Prepared, RunError, TakenUp, prepare, take_up},
     facts::{self, Request, public_url},
-    last_resort,
+    last_resort, logs,
     site::Site,
     traffic,
 };
 use clap::Args;
+use jiff::Timestamp;
 use tokio::sync::mpsc;
 
 use crate::{
@@ -31,6 +32,8 @@ use crate::{
 
 /// For CloudWatch's answer at the end of a run.
 const TRAFFIC_WITHIN: Duration = Duration::from_secs(5);
+/// For the bucket to take the log.
+const LOG_WITHIN: Duration = Duration::from_secs(10);
 
 /// `--wait`, where a command takes the environment's lock.
 #[derive(Debug, Clone, Copy, Default, Args)]
@@ -188,7 +191,7 @@ async fn execute(session: &Session, site: &Site, prepared: Prepared, signals: &m
     }
     let record = Record { plan, events: show.take_kept() };
     let report = Report::of(&record);
-    let traffic = traffic(site, &record).await;
+    let (traffic, ()) = tokio::join!(traffic(site, &record), keep_log(session, site, &record, show.take_log()));
     // Where it answers is told if it can be known; the run has ended either way.
     let url = match ending.outcome {
         Outcome::Done => facts::balancer(site).await.ok().map(|balancer| public_url(&site.pipeline, &balancer)),
@@ -198,6 +201,17 @@ async fn execute(session: &Session, site: &Site, prepared: Prepared, signals: &m
     show.write(files, &report, &aftermath);
     show.close(&report, &aftermath);
     Ok(ExitCode::of_run(ending.outcome, signals.first()))
+}
+
+/// Keeps what was shown, for `alcedo logs`. The run has ended either way.
+async fn keep_log(session: &Session, site: &Site, record: &Record, (began, text): (Timestamp, String)) {
+    let kept = tokio::time::timeout(LOG_WITHIN, logs::keep(site, &record.plan.run, began, text)).await;
+    let why = match kept {
+        Ok(Ok(_)) => return,
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("the bucket took longer than {} s", LOG_WITHIN.as_secs()),
+    };
+    session.output.note(&format!("warning: the run's log was not kept: {why}\n"));
 }
 
 /// What visitors saw of the flip, with the picture kept beside the run. It can be told later as well, or never: that is no

@@ -37,6 +37,10 @@ impl<W: Write> Lines<W> {
         Self { out, last_line: now, last_transfer: None, last_wait: None }
     }
 
+    pub fn into_inner(self) -> W {
+        self.out
+    }
+
     /// Shows an event that `timeline` has taken in.
     pub fn event(&mut self, event: &Event, timeline: &Timeline) {
         match &event.what {

@@ -18,6 +18,7 @@ use self::{
     files::Opened,
     json::Json,
     lines::Lines,
+    log::Log,
     progress::{Progress, Size},
     summary::Aftermath,
     timeline::Timeline,
@@ -33,6 +34,7 @@ pub mod files;
 pub mod json;
 pub mod leftovers;
 pub mod lines;
+pub mod log;
 pub mod progress;
 pub mod summary;
 pub mod timeline;
@@ -54,6 +56,7 @@ enum Renderer {
 pub struct Show {
     renderer: Renderer,
     timeline: Timeline,
+    log: Log,
     kept: Vec<Event>,
     output: Output,
     secrets: PathBuf,
@@ -70,7 +73,8 @@ impl Show {
             Form::Lines => Renderer::Lines(Lines::new(stdout(), Timestamp::now())),
             Form::Json => Renderer::Json(Json::new(stdout())),
         };
-        Self { renderer, timeline: Timeline::new(plan), kept: Vec::new(), output, secrets }
+        let log = Log::new(Timestamp::now());
+        Self { renderer, timeline: Timeline::new(plan), log, kept: Vec::new(), output, secrets }
     }
 
     /// Takes up what another process has shown already.
@@ -119,6 +123,12 @@ impl Show {
         std::mem::take(&mut self.kept)
     }
 
+    /// What was shown, as plain lines, and since when.
+    pub fn take_log(&mut self) -> (Timestamp, String) {
+        let log = std::mem::replace(&mut self.log, Log::new(Timestamp::now()));
+        (log.began, log.text())
+    }
+
     /// Writes the files that were asked for, and says where that did not work.
     pub fn write(&self, files: Opened, report: &Report, aftermath: &Aftermath) {
         for wrong in files.write(report, &self.timeline, aftermath) {
@@ -147,6 +157,7 @@ impl Show {
 
     fn event(&mut self, event: Event) {
         self.timeline.apply(&event);
+        self.log.event(&event, &self.timeline);
         match &mut self.renderer {
             Renderer::Progress(progress) => progress.event(&event, &self.timeline, terminal_size()),
             Renderer::Lines(lines) => lines.event(&event, &self.timeline),

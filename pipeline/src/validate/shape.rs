@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use crate::positions::Path;
 
 use super::{
-    ONLY_ENVIRONMENT, list, nearest,
+    MAX_ENVIRONMENTS, ONLY_ENVIRONMENT, list, nearest,
     problem::{Found, Origin, Part, Problem},
     schema::{found, is_name},
 };
@@ -72,6 +72,13 @@ fn named(value: Option<Value>, order: &[&str], add: &mut impl FnMut(Problem)) ->
             return Vec::new();
         }
     };
+    if map.len() > MAX_ENVIRONMENTS {
+        let message = format!("the file has {} environments, more than {MAX_ENVIRONMENTS}", map.len());
+        add(Problem::error("too-many-environments", &path, message)
+            .at(Part::Key)
+            .help("give some of them a file of their own"));
+        return Vec::new();
+    }
     // serde_json's map forgets the file's order; `order` has it. Merge keys bring names that are not in it.
     let mut names: Vec<String> = order.iter().map(|&name| name.to_owned()).collect();
     names.extend(map.keys().filter(|name| !order.contains(&name.as_str())).cloned());
