@@ -59,6 +59,8 @@ fn help_is_a_result() {
         "status",
         "releases",
         "runs",
+        "logs",
+        "man",
         "region",
         "image",
         "init",
@@ -121,6 +123,16 @@ fn completions_are_made_for_every_shell() {
         let script = stdout(alcedo(folder.path()).args(["completions", shell]));
         assert!(script.contains("rollback") && script.contains("doctor"), "{shell}");
     }
+}
+
+#[test]
+fn every_command_has_a_manual_page() {
+    let folder = tempfile::tempdir().unwrap();
+    alcedo(folder.path()).args(["man", "pages/man1"]).assert().success();
+    let page = |name: &str| std::fs::read_to_string(folder.path().join("pages/man1").join(name)).unwrap();
+    assert!(page("alcedo.1").contains("alcedo\\-rollback(1)"), "{}", page("alcedo.1"));
+    assert!(page("alcedo-deploy.1").contains("freeze\\-on\\-failure"), "{}", page("alcedo-deploy.1"));
+    assert!(page("alcedo-hold-extend.1").contains(".TH"));
 }
 
 #[test]

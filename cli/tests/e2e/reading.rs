@@ -99,4 +99,11 @@ fn runs(world: &World) {
     assert_eq!(shown.events.first().map(|event| text(&event["event"])).as_deref(), Some("run-started"));
     assert_eq!(shown.report()["run"], listed[0]["run"]);
     assert_says(&world.run(&["runs", "show", "20010101-000000-0000"]).expect(2).stderr, &["20010101-000000-0000"]);
+
+    // What the journal does not keep: the output of the build.
+    let first = text(&listed.last().expect("a run")["run"]);
+    assert_says(&world.run(&["logs", &first]).expect(0).stdout, &["| go test ./...", "waiting: ", "done ("]);
+    assert_says(&world.run(&["logs"]).expect(0).stdout, &[&format!("run {newest}")]);
+    assert_eq!(world.json(&["logs", &first]).expect(0).json()["logs"].as_array().map(Vec::len), Some(1));
+    assert_says(&world.run(&["logs", "20010101-000000-0000"]).expect(2).stderr, &["20010101-000000-0000"]);
 }
