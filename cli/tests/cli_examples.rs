@@ -1,5 +1,6 @@
-//! The CI configurations in `examples/`: each fits its provider's published schema, and every `alcedo` in it is a command
-//! line that `alcedo` takes.
+//! What is in `examples/` beside whole apps. The CI configurations: each fits its provider's published schema, and every
+//! `alcedo` in it is a command line that `alcedo` takes. The Terraform configuration: it is formatted, and makes what the
+//! `alcedo.yaml` beside it names.
 
 use std::{
     fs,
@@ -84,4 +85,44 @@ fn every_command_is_one_that_alcedo_takes() {
     }
     assert!(count >= 10, "only {count} commands were found");
     assert!(!is_understood(&run(&["deploy".into(), "--environment".into(), "x".into()])), "anything is understood");
+}
+
+#[test]
+fn terraform_makes_what_its_file_names() {
+    let python = std::env::var_os("ALCEDO_TEST_PYTHON").expect("`cargo xtask test` names a Python with python-hcl2");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/terraform_example.py");
+    let check = |folder: &Path| Command::new(&python).arg(&script).arg(folder).output().unwrap();
+    let output = check(&example("terraform"));
+    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{}{}", said(&output.stdout), said(&output.stderr));
+    // The check of the check: what it has to notice, and how it says so.
+    for (name, old, new, notice) in [
+        ("security-groups.tf", "${var.app}-builder", "${var.app}-baker", "bake.security_group is hello-builder"),
+        ("balancer.tf", "ignore_changes = [default_action]", "ignore_changes = [tags]", "no listener"),
+        ("network.tf", "cidr_block = var.network", "cidr_block  = var.network", "terraform fmt"),
+        ("role.tf", "role = aws_iam_role.servers.name", "role = aws_iam_role.server.name", "declared nowhere"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        for entry in fs::read_dir(example("terraform")).unwrap() {
+            let file = entry.unwrap().path();
+            if file.is_file() {
+                fs::copy(&file, folder.path().join(file.file_name().unwrap())).unwrap();
+            }
+        }
+        let wrong = folder.path().join(name);
+        let text = fs::read_to_string(&wrong).unwrap();
+        assert!(text.contains(old), "{name} has no `{old}`");
+        fs::write(&wrong, text.replace(old, new)).unwrap();
+        let output = check(folder.path());
+        assert!(!output.status.success(), "{name}: `{new}` is not noticed");
+        assert!(said(&output.stdout).contains(notice), "{name}: `{new}`: {}", said(&output.stdout));
+    }
+}
+
+#[test]
+fn the_file_beside_terraform_is_fine() {
+    let mut alcedo = Command::new(env!("CARGO_BIN_EXE_alcedo"));
+    let output =
+        alcedo.args(["validate", "--strict", "--file"]).arg(example("terraform/alcedo.yaml")).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

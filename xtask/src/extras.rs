@@ -13,7 +13,7 @@ use crate::{
 /// The release whose configuration `deny.toml` is written for.
 const CARGO_DENY: &str = "0.20.2";
 
-/// The Python environment with boto3, AWS CLI and moto; tests find its programs in `bin`.
+/// The Python environment of `xtask/requirements.txt`; tests find its programs in `bin`.
 pub fn python() -> PathBuf {
     project::target().join("python")
 }
@@ -53,10 +53,10 @@ fn ensure_python() -> Result<()> {
     // Written last, so that a broken installation is made again.
     let installed_file = python().join("requirements.txt");
     if fs::read_to_string(&installed_file).is_ok_and(|installed| installed == wanted) {
-        say("present: boto3, AWS CLI, moto and check-jsonschema");
+        say("present: boto3, AWS CLI, moto, check-jsonschema and Terraform");
         return Ok(());
     }
-    say("installing boto3, AWS CLI, moto and check-jsonschema");
+    say("installing boto3, AWS CLI, moto, check-jsonschema and Terraform");
     run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(python()))?;
     run(Command::new(python().join("bin/pip")).args(["install", "--quiet", "--requirement"]).arg(wanted_file))?;
     fs::write(installed_file, wanted)?;
