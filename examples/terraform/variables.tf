@@ -10,8 +10,8 @@ variable "app" {
   default     = "hello"
 
   validation {
-    condition     = can(regex("^[a-z][a-z0-9-]{0,19}$", var.app))
-    error_message = "Alcedo takes lower-case letters, digits and hyphens, at most 20, a letter first."
+    condition     = can(regex("^[a-z]([a-z0-9-]{0,18}[a-z0-9])?$", var.app))
+    error_message = "Alcedo takes lower-case letters, digits and hyphens, at most 20; a letter first, no hyphen last."
   }
 }
 
