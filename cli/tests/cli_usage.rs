@@ -61,6 +61,7 @@ fn help_is_a_result() {
         "runs",
         "logs",
         "man",
+        "iam-policy",
         "region",
         "image",
         "init",

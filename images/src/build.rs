@@ -182,12 +182,14 @@ pub async fn run(
         if !container.has(&directory).await? {
             return Err(BuildError::NoWorkingDirectory { path: spec.working_directory.clone() });
         }
-        let platform = platform(&container).await?;
         let begun = Instant::now();
-        timeout(spec.timeout, run_commands(&container, spec, &directory, sink))
-            .await
-            .map_err(|_| BuildError::TimedOut { after: spec.timeout })??;
-        let commands_took = begun.elapsed();
+        let commands = async {
+            let ran = timeout(spec.timeout, run_commands(&container, spec, &directory, sink)).await;
+            ran.map_err(|_| BuildError::TimedOut { after: spec.timeout })??;
+            Ok(begun.elapsed())
+        };
+        // To ask takes a process in the container, which nobody has to wait for.
+        let (platform, commands_took) = tokio::try_join!(platform(&container), commands)?;
         sink(ImageEvent::Started { what: "packing".into() });
         let artifact = collect::collect(&container, &directory, &patterns, out).await?;
         Ok((artifact, platform, commands_took))

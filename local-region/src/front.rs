@@ -12,7 +12,7 @@ use s3s::service::S3Service;
 
 use crate::{
     faults::{self, Asked, Strike, When},
-    faults_api, firewall,
+    faults_api, firewall, iam,
     region::Region,
     servers,
     wire::{
@@ -24,6 +24,9 @@ use crate::{
 
 /// Largest query-protocol request: far more than 16 KiB of user data and every other parameter take.
 const BODY_BYTES: usize = 1 << 20;
+
+/// What a fault says of itself.
+const FAULT: &str = "A fault asked for this.";
 
 /// S3's name in a credential scope.
 const S3: &str = "s3";
@@ -87,7 +90,8 @@ pub async fn answer(State(front): State<Arc<Front>>, request: Request) -> Respon
             let operation = faults::s3_operation(&parts.method, &parts.uri);
             let about = parts.uri.to_string();
             let asked = Asked { service: "s3", operation, about: &about };
-            struck(&front.region, &asked, s3(&front, parts, body), |code, status| s3_error(code, status, &id)).await
+            let effect = allowed_s3(&front, parts, body, &id);
+            struck(&front.region, &asked, effect, |code, status| s3_error(code, status, FAULT, &id)).await
         }
     };
     if let Ok(value) = HeaderValue::from_str(&id) {
@@ -131,11 +135,25 @@ async fn struck(
     }
 }
 
-fn s3_error(code: &str, status: u16, id: &str) -> Response {
-    let document = Xml::node(
-        "Error",
-        [Xml::text("Code", code), Xml::text("Message", "A fault asked for this."), Xml::text("RequestId", id)],
-    );
+/// Answers a request to S3, where the policy in force allows it.
+async fn allowed_s3(front: &Front, parts: Parts, body: Body, id: &str) -> Response {
+    let region = &front.region;
+    let iam::Asked { checks, to_be_told } = iam::of_objects(&parts, &region.config.region);
+    let refuse = |check: &iam::Check| s3_error("AccessDenied", 403, &iam::refusal(check), id);
+    if let Err(check) = region.authorize(|| checks) {
+        return refuse(&check);
+    }
+    let response = s3(front, parts, body).await;
+    // Whoever may not list learns nothing of what is not there.
+    match region.authorize(|| to_be_told.into_iter().collect()) {
+        Err(check) if response.status() == StatusCode::NOT_FOUND => refuse(&check),
+        _ => response,
+    }
+}
+
+fn s3_error(code: &str, status: u16, message: &str, id: &str) -> Response {
+    let document =
+        Xml::node("Error", [Xml::text("Code", code), Xml::text("Message", message), Xml::text("RequestId", id)]);
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
     (status, [(CONTENT_TYPE, "application/xml")], document.document()).into_response()
 }
@@ -191,13 +209,40 @@ async fn metrics(front: &Front, signed: &Signed, parts: &Parts, body: Body) -> R
     let asked = Asked { service: METRICS, operation, about: operation };
     let effect = async {
         let outcome = check_signature(front, signed, parts, &body)
+            .and_then(|()| {
+                let checks = || iam::of_cloudwatch(operation, &front.region.config.region);
+                front.region.authorize(checks).map_err(|check| denied("AccessDenied", &check))
+            })
             .and_then(|()| cloudwatch::handle(operation, &body, &front.region));
         cloudwatch::encode(outcome)
     };
     struck(&front.region, &asked, effect, |code, status| {
-        cloudwatch::encode(Err(ApiError::with_status(status, code, "A fault asked for this.")))
+        cloudwatch::encode(Err(ApiError::with_status(status, code, FAULT)))
     })
     .await
+}
+
+/// Refuses what the policy in force does not allow. Who one is may be asked by anybody.
+fn authorize(region: &Region, service: Service, action: &str, params: &Params) -> Result<(), ApiError> {
+    let own = &region.config.region;
+    let (code, allowed) = match service {
+        Service::Ec2 => {
+            let checks = || region.read(|world| iam::of_ec2(action, params, own, world));
+            ("UnauthorizedOperation", region.authorize(checks))
+        }
+        Service::Elbv2 => {
+            let checks = || region.read(|world| iam::of_elbv2(action, params, own, world));
+            ("AccessDenied", region.authorize(checks))
+        }
+        Service::Sts => return Ok(()),
+    };
+    allowed.map_err(|check| denied(code, &check))
+}
+
+fn denied(code: &str, check: &iam::Check) -> ApiError {
+    let of_ec2 =
+        if code == "UnauthorizedOperation" { "You are not authorized to perform this operation. " } else { "" };
+    ApiError::with_status(403, code, format!("{of_ec2}{}", iam::refusal(check)))
 }
 
 fn check_signature(front: &Front, signed: &Signed, parts: &Parts, body: &Bytes) -> Result<(), ApiError> {
@@ -229,7 +274,7 @@ async fn query(front: &Front, service: Service, signed: &Signed, parts: &Parts, 
     let asked = Asked { service: service.name(), operation: &operation, about: &about };
     let effect = async { encode(service, outcome(front, service, signed, parts, &body, &params).await, id) };
     struck(&front.region, &asked, effect, |code, status| {
-        encode(service, Err(ApiError::with_status(status, code, "A fault asked for this.")), id)
+        encode(service, Err(ApiError::with_status(status, code, FAULT)), id)
     })
     .await
 }
@@ -245,6 +290,7 @@ async fn outcome(
     check_signature(front, signed, parts, body)?;
     let region = &front.region;
     let action = params.require("Action")?;
+    authorize(region, service, action, params)?;
     let reads = ["Describe", "Get", "List"].iter().any(|verb| action.starts_with(verb));
     let unsaved = |why: String| {
         let folder = region.config.folder.display();

@@ -8,6 +8,7 @@
 //! | [`server`], `front` | start and stop; the HTTP front: signature check, throttling, dispatch by service and action |
 //! | [`wire`] | query-protocol parameters in, XML out: each action reads its call, changes the records, answers |
 //! | [`servers`], [`firewall`] | make machines and their networks follow the records |
+//! | [`iam`] | what a caller may do, where a policy says so |
 //! | [`faults`] | what goes wrong on demand, and the log of calls |
 //! | [`region`] | one running region: configuration, clock, records, machines; saves the records after each change |
 //! | [`state`] | records and pure state machines; no I/O, no clock of their own |
@@ -23,6 +24,7 @@ pub mod faults;
 mod faults_api;
 pub mod firewall;
 mod front;
+pub mod iam;
 pub mod instances;
 pub mod metadata;
 mod metadata_source;

@@ -1,7 +1,7 @@
 //! One running region: what everything else is handed.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, SystemTime},
 };
@@ -17,11 +17,15 @@ use crate::{
     config::Config,
     faults::Faults,
     firewall::Firewalls,
+    iam::{Check, Policy},
     instances::{Machines, Network},
     metrics::Metrics,
     state::{World, ec2::Moment},
     throttle::Throttle,
 };
+
+/// How many calls the policy in force remembers.
+const ASKED: usize = 100_000;
 
 /// Configuration, clock, records and machines. The records are only changed through [`Region::change`], which saves them.
 pub struct Region {
@@ -40,6 +44,10 @@ pub struct Region {
     pub metrics: Arc<Metrics>,
     /// What goes wrong on demand, and the log of calls.
     pub faults: Faults,
+    /// What callers may do; `None`: everything.
+    policy: Mutex<Option<Arc<Policy>>>,
+    /// What was asked of it: the newest calls, each as its checks.
+    asked: Mutex<VecDeque<Vec<Check>>>,
     /// See [`Region::lag_new_records`].
     new_record: Mutex<Duration>,
     world: Mutex<World>,
@@ -80,6 +88,8 @@ impl Region {
             throttle: Throttle::default(),
             metrics: Arc::default(),
             faults: Faults::default(),
+            policy: Mutex::default(),
+            asked: Mutex::default(),
             world: Mutex::new(world),
             changed: watch::Sender::new(0),
             unsaved: Mutex::new(None),
@@ -98,6 +108,35 @@ impl Region {
     /// How far what CloudWatch shows is behind.
     pub fn metrics_lag(&self) -> SignedDuration {
         SignedDuration::try_from(self.config.lags.metrics).unwrap_or(SignedDuration::MAX)
+    }
+
+    /// From now on a call is done only if this policy allows it; `None`: whatever is signed.
+    pub fn restrict(&self, policy: Option<Arc<Policy>>) {
+        *held(&self.policy) = policy;
+    }
+
+    /// The policy in force.
+    pub fn policy(&self) -> Option<Arc<Policy>> {
+        held(&self.policy).clone()
+    }
+
+    /// What has been asked of the policy since this was last called, the oldest first.
+    pub fn take_asked(&self) -> Vec<Vec<Check>> {
+        held(&self.asked).drain(..).collect()
+    }
+
+    /// Refuses a call that the policy in force does not allow.
+    pub(crate) fn authorize(&self, checks: impl FnOnce() -> Vec<Check>) -> Result<(), Check> {
+        // What is checked for is made up from the records: the policy must not be held meanwhile.
+        let Some(policy) = held(&self.policy).clone() else { return Ok(()) };
+        let checks = checks();
+        let mut asked = held(&self.asked);
+        if asked.len() >= ASKED {
+            asked.pop_front();
+        }
+        asked.push_back(checks.clone());
+        drop(asked);
+        policy.refuses(&checks).map_or(Ok(()), |check| Err(check.clone()))
     }
 
     /// Looks at the records.

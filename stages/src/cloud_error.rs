@@ -58,6 +58,17 @@ impl CloudError {
         Self { code, doing: doing.into(), detail, effect_unknown, no_credentials, lease_lost }
     }
 
+    /// Whether the credentials lack a permission.
+    pub fn is_refused(&self) -> bool {
+        self.is("UnauthorizedOperation") || self.is("AccessDenied")
+    }
+
+    /// The same error, of which it has turned out what it means.
+    #[must_use]
+    pub fn meaning(self, code: &str) -> Self {
+        Self { code: Some(code.to_owned()), ..self }
+    }
+
     /// Whether AWS answered with this code.
     pub fn is(&self, code: &str) -> bool {
         self.code.as_deref() == Some(code)

@@ -191,7 +191,8 @@ async fn clock(site: &Site) -> Finding {
 
 async fn bucket(site: &Site) -> Finding {
     let bucket = site.bucket();
-    match site.clients.s3.head_bucket().bucket(bucket).send().await {
+    // Asked for the app's own part of it: nobody needs to be allowed to list the rest.
+    match site.clients.s3.list_objects_v2().bucket(bucket).prefix(&site.root).max_keys(1).send().await {
         Ok(_) if site.clients.store_clock.is_known() => Finding::good("bucket", bucket),
         Ok(_) => Finding {
             subject: "bucket",
@@ -202,7 +203,7 @@ async fn bucket(site: &Site) -> Finding {
             fix: vec!["keep it in S3, or behind a store or proxy that sends `Date` with every answer".to_owned()],
         },
         Err(error) => {
-            let missing = error.as_service_error().is_some_and(|error| error.is_not_found());
+            let missing = error.as_service_error().is_some_and(|error| error.is_no_such_bucket());
             let error = CloudError::of(format!("look at the bucket {bucket}"), error);
             match missing {
                 true => Finding::bad(

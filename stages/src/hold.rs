@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
+    absent::{self, Thing},
     clients::Clients,
     cloud_error::CloudError,
     facts::{self, FactsError, Fleet},
@@ -96,18 +97,21 @@ async fn tag(
 ) -> Result<(), CloudError> {
     let all = pairs.into_iter().map(|(name, value)| Tag::builder().key(name).value(value).build()).collect();
     let call = clients.elb.add_tags().resource_arns(group).set_tags(Some(all)).send().await;
-    unless_gone(call.map(drop).map_err(|error| CloudError::of("mark the fleet", error)))
+    let Err(error) = call else { return Ok(()) };
+    unless_gone(clients, group, CloudError::of("mark the fleet", error)).await
 }
 
 async fn untag(clients: &Clients, group: &str, names: &[&str]) -> Result<(), CloudError> {
     let names = names.iter().map(|&name| name.to_owned()).collect();
     let call = clients.elb.remove_tags().resource_arns(group).set_tag_keys(Some(names)).send().await;
-    unless_gone(call.map(drop).map_err(|error| CloudError::of("take a mark off the fleet", error)))
+    let Err(error) = call else { return Ok(()) };
+    unless_gone(clients, group, CloudError::of("take a mark off the fleet", error)).await
 }
 
 /// A fleet that is gone needs no mark.
-fn unless_gone(done: Result<(), CloudError>) -> Result<(), CloudError> {
-    done.or_else(|error| if error.is("TargetGroupNotFound") { Ok(()) } else { Err(error) })
+async fn unless_gone(clients: &Clients, group: &str, error: CloudError) -> Result<(), CloudError> {
+    let error = absent::told(clients, error, Thing::TargetGroup(group)).await;
+    if error.is("TargetGroupNotFound") { Ok(()) } else { Err(error) }
 }
 
 /// Holds what is held for this long from now on, outside of a run. Answers what it is, and until when.

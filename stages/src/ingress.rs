@@ -29,6 +29,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::{
+    absent::{self, Thing},
     action::Action,
     clients::{Clients, ec2_once},
     cloud_error::CloudError,
@@ -135,6 +136,7 @@ impl OpenIngress {
             let call = clients.ec2.create_tags().resources(&id).set_tags(Some(tag.ec2()));
             if let Err(error) = call.send().await {
                 let error = CloudError::of(format!("join the rule {id}"), error);
+                let error = absent::told(clients, error, Thing::SecurityGroupRule(&id)).await;
                 return if is_gone(&error) { Ok(None) } else { Err(error.into()) };
             }
             for _ in 0..JOINED_LOOKS {
@@ -284,10 +286,9 @@ pub async fn close(
 async fn leave(clients: &Clients, own: &RunId, rule: &str) -> Result<(), CloudError> {
     let tag = aws_sdk_ec2::types::Tag::builder().key(tags::user(own)).build();
     let call = clients.ec2.delete_tags().resources(rule).tags(tag);
-    call.send()
-        .await
-        .map(drop)
-        .map_err(|error| CloudError::of(format!("leave the rule {rule} to its other users"), error))
+    let Err(error) = call.send().await else { return Ok(()) };
+    let error = CloudError::of(format!("leave the rule {rule} to its other users"), error);
+    Err(absent::told(clients, error, Thing::SecurityGroupRule(rule)).await)
 }
 
 /// Ends a dead run's use of a rule, and the rule with it where nobody else uses it. Answers what was done, in a word;

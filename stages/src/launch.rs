@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
+    absent::{self, Thing},
     clients::{Clients, elb_once},
     cloud_error::CloudError,
     listener, servers,
@@ -139,6 +140,7 @@ pub async fn delete_target_group(clients: &Clients, arn: &str) -> Result<(), Ste
         Ok(_) => Ok(()),
         Err(error) => {
             let error = CloudError::of(format!("delete the target group {}", listener::group_name(arn)), error);
+            let error = absent::told(clients, error, Thing::TargetGroup(arn)).await;
             if error.is("TargetGroupNotFound") { Ok(()) } else { Err(error.into()) }
         }
     }
@@ -263,11 +265,12 @@ impl RegisterTargets {
     pub async fn undo(&self, clients: &Clients, context: &StepContext) -> Result<(), StepError> {
         let Some(group) = context.maybe_output::<MadeGroup>(TARGET_GROUP)? else { return Ok(()) };
         let Ok(targets) = targets(context) else { return Ok(()) };
-        let call = clients.elb.deregister_targets().target_group_arn(group.arn).set_targets(Some(targets));
+        let call = clients.elb.deregister_targets().target_group_arn(&group.arn).set_targets(Some(targets));
         match call.send().await {
             Ok(_) => Ok(()),
             Err(error) => {
                 let error = CloudError::of("deregister the servers", error);
+                let error = absent::told(clients, error, Thing::TargetGroup(&group.arn)).await;
                 let gone = ["InvalidTarget", "TargetGroupNotFound"].iter().any(|code| error.is(code));
                 if gone { Ok(()) } else { Err(error.into()) }
             }

@@ -4,6 +4,7 @@
 //! through the plan under the environment's lock. Each stage is one module with one struct a step; [`action::Action`]
 //! lists them all.
 
+mod absent;
 pub mod action;
 pub mod bake;
 pub mod build;
@@ -19,6 +20,7 @@ pub mod flip;
 pub mod gate;
 pub mod guard;
 pub mod hold;
+pub mod iam_policy;
 pub mod ingress;
 pub mod judge;
 pub mod last_resort;

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
+    absent::{self, Thing},
     clients::{Clients, elb_once},
     cloud_error::CloudError,
     facts::Secured,
@@ -192,7 +193,9 @@ impl ReleasePreview {
 
 async fn set_header(clients: &Clients, rule: &str, name: &str, values: Vec<String>) -> Result<(), CloudError> {
     let call = clients.elb.modify_rule().rule_arn(rule).conditions(header_condition(name, values));
-    call.send().await.map(drop).map_err(|error| CloudError::of("change the preview rule", error))
+    let Err(error) = call.send().await else { return Ok(()) };
+    let error = CloudError::of("change the preview rule", error);
+    Err(absent::told(clients, error, Thing::ListenerRule(rule)).await)
 }
 
 /// The rule that forwards to this group alone, which no other fleet's rule does.
@@ -269,6 +272,7 @@ pub async fn delete_rule(clients: &Clients, arn: &str) -> Result<(), StepError> 
         Ok(_) => Ok(()),
         Err(error) => {
             let error = CloudError::of("delete the preview rule", error);
+            let error = absent::told(clients, error, Thing::ListenerRule(arn)).await;
             if error.is("RuleNotFound") { Ok(()) } else { Err(error.into()) }
         }
     }

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::{
+    absent::{self, Thing},
     clients::Clients,
     cloud_error::CloudError,
     launch,
@@ -73,6 +74,7 @@ impl Drain {
             let call = clients.elb.deregister_targets().target_group_arn(&self.target_group).set_targets(Some(targets));
             if let Err(error) = call.send().await {
                 let error = CloudError::of("deregister the servers", error);
+                let error = absent::told(clients, error, Thing::TargetGroup(&self.target_group)).await;
                 if !error.is("TargetGroupNotFound") && !error.is("InvalidTarget") {
                     return Err(error.into());
                 }
@@ -197,7 +199,8 @@ pub async fn delete_image(clients: &Clients, ami: &str, snapshots: &[String]) ->
     let gone = ["InvalidAMIID.NotFound", "InvalidAMIID.Unavailable"];
     until_gone(clients, &gone, || async {
         let call = clients.ec2.deregister_image().image_id(ami).send().await;
-        call.map(drop).map_err(|error| CloudError::of(format!("deregister image {ami}"), error))
+        let Err(error) = call else { return Ok(()) };
+        Err(absent::told(clients, CloudError::of(format!("deregister image {ami}"), error), Thing::Image(ami)).await)
     })
     .await?;
     for snapshot in snapshots {
@@ -210,7 +213,9 @@ pub async fn delete_image(clients: &Clients, ami: &str, snapshots: &[String]) ->
 pub async fn delete_snapshot(clients: &Clients, snapshot: &str) -> Result<(), StepError> {
     until_gone(clients, &["InvalidSnapshot.NotFound"], || async {
         let call = clients.ec2.delete_snapshot().snapshot_id(snapshot).send().await;
-        call.map(drop).map_err(|error| CloudError::of(format!("delete snapshot {snapshot}"), error))
+        let Err(error) = call else { return Ok(()) };
+        let error = CloudError::of(format!("delete snapshot {snapshot}"), error);
+        Err(absent::told(clients, error, Thing::Snapshot(snapshot)).await)
     })
     .await
 }

@@ -177,8 +177,12 @@ impl Traffic {
 pub async fn keep(site: &Site, plan: &Plan, traffic: &Traffic) -> Result<String, String> {
     let key = journal::picture_key(&site.root, &plan.run);
     let put = site.clients.s3.put_object().bucket(site.bucket()).key(&key).content_type("image/svg+xml");
-    let put = put.body(traffic.svg()?.into_bytes().into()).send().await;
-    put.map_err(|error| CloudError::of("keep the picture of the traffic", error).to_string())?;
+    let put = put.if_none_match("*").body(traffic.svg()?.into_bytes().into()).send().await;
+    match put.map_err(|error| CloudError::of("keep the picture of the traffic", error)) {
+        // A process that ended the run before has kept one.
+        Err(error) if !error.is("PreconditionFailed") => return Err(error.to_string()),
+        _ => {}
+    }
     Ok(format!("s3://{}/{key}", site.bucket()))
 }
 

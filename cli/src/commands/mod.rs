@@ -5,6 +5,7 @@ pub mod completions;
 pub mod deploy;
 pub mod doctor;
 pub mod hold;
+pub mod iam_policy;
 pub mod image;
 pub mod init;
 pub mod lock;
@@ -97,6 +98,8 @@ pub enum Command {
     Sweep(sweep::Arguments),
     /// Check everything that a deploy needs, and say how to mend what is not right
     Doctor(doctor::Arguments),
+    /// Print the least IAM policy that this file's deploys need
+    IamPolicy(iam_policy::Arguments),
     /// Run, reset or describe the local region
     Region(region::Arguments),
     /// Make or list base images
@@ -129,6 +132,7 @@ pub fn run(command: Command, session: &Session) -> Result {
         Command::Runs(arguments) => runs::run(&arguments, session),
         Command::Logs(arguments) => logs::run(&arguments, session),
         Command::Man(arguments) => man::run(&arguments, session),
+        Command::IamPolicy(arguments) => iam_policy::run(&arguments, session),
         Command::Doctor(arguments) => doctor::run(&arguments, session),
         Command::Region(arguments) => region::run(arguments, session),
         Command::Image(arguments) => image::run(arguments, session),

@@ -42,8 +42,25 @@ pub fn after_deploys(world: &World, versions: &[&str], in_service: &str) {
     status(world, in_service);
     releases(world, versions, in_service);
     runs(world);
+    policy(world);
     before.assert_same(&world.inventory());
     world.tell("looked at everything");
+}
+
+/// What is printed is what the local region enforces; under it everything that only looks goes on working, and what the policy
+/// does not have is refused.
+fn policy(world: &World) {
+    let policy = world.run(&["iam-policy"]).expect(0).stdout;
+    world.restrict(Some(&policy));
+    assert_says(&world.run(&["status"]).expect(0).stdout, &["in service"]);
+    assert_says(&world.run(&["sweep", "--dry-run"]).expect(0).stdout, &["nothing is left over"]);
+    world.restrict(Some(&policy.replace("elasticloadbalancing:DescribeRules", "elasticloadbalancing:DescribeNothing")));
+    let refused = world.run(&["status"]).expect(1).stderr;
+    assert_says(&refused, &["elasticloadbalancing:DescribeRules", "the credentials lack a permission"]);
+    world.restrict(None);
+    let trust = ["iam-policy", "--trust", "github", "--repository", "octo-org/octo-repo", "--branch", "main"];
+    assert_says(&world.run(&trust).expect(0).stdout, &["repo:octo-org/octo-repo:ref:refs/heads/main"]);
+    assert_says(&world.run(&trust[..5]).expect(2).stderr, &["add --branch"]);
 }
 
 fn plans(world: &World, versions: &[&str], in_service: &str) {

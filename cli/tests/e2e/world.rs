@@ -98,6 +98,20 @@ impl World {
         self.run(&start).expect(0);
     }
 
+    /// From now on the region lets callers do what this policy says; `None`: everything.
+    pub fn restrict(&self, policy: Option<&str>) {
+        let variables = self.variables();
+        let get = |name: &str| variables.iter().find(|(key, _)| key == name).expect("it is given").1.clone();
+        let client = reqwest::Client::new();
+        let url = format!("{}/policy", get("AWS_ENDPOINT_URL"));
+        let call = match policy {
+            Some(policy) => client.put(url).body(policy.to_owned()),
+            None => client.delete(url),
+        };
+        let answer = self.runtime.block_on(call.bearer_auth(get("AWS_SECRET_ACCESS_KEY")).send()).expect("it answers");
+        assert!(answer.status().is_success(), "{answer:?}");
+    }
+
     /// `alcedo` in the app's folder. No variable of the machine that runs the tests has a say.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.region.command();

@@ -22,7 +22,7 @@ type Owner = (String, Option<String>);
 
 /// Every fleet of the site's app and environment, oldest version first.
 pub async fn fleets(site: &Site, balancer: Option<&Balancer>) -> Result<Vec<Fleet>, CloudError> {
-    of_environment(site, group_tags(site).await?, balancer).await
+    of_environment(site, tagged(site, balancer).await?, balancer).await
 }
 
 /// The same, and beside it the versions that fleets of the app's *other* environments have or would go back to: images
@@ -31,8 +31,9 @@ pub(super) async fn fleets_and_others(
     site: &Site,
     balancer: &Balancer,
 ) -> Result<(Vec<Fleet>, Vec<Version>), CloudError> {
-    let tags = group_tags(site).await?;
-    let mut others: Vec<Version> = tags
+    let tagged = tagged(site, Some(balancer)).await?;
+    let mut others: Vec<Version> = tagged
+        .groups
         .values()
         .filter(|tags| tags.get(tags::ENVIRONMENT) != Some(&site.environment))
         .flat_map(|tags| [tags.get(tags::VERSION), tags.get(tags::REPLACES)])
@@ -40,7 +41,7 @@ pub(super) async fn fleets_and_others(
         .collect();
     others.sort();
     others.dedup();
-    Ok((of_environment(site, tags, Some(balancer)).await?, others))
+    Ok((of_environment(site, tagged, Some(balancer)).await?, others))
 }
 
 /// The fleets that the listener or a rule of it names, without their servers, which the balancer knows as well: two calls
@@ -51,20 +52,16 @@ pub async fn reachable(site: &Site, balancer: &Balancer) -> Result<Vec<Fleet>, C
     let named: BTreeSet<&str> = balancer.routing.named().into_iter().chain(preview).chain(rules).collect();
     let prefix = prefix(site);
     let ours = named.into_iter().filter(|arn| group_name(arn).starts_with(&prefix)).map(str::to_owned).collect();
-    Ok(assemble(site, tags_of(site, ours).await?, Some(balancer), &BTreeMap::new()))
+    Ok(assemble(site, tagged_of(site, ours, Some(balancer)).await?, Some(balancer), &BTreeMap::new()))
 }
 
-async fn of_environment(
-    site: &Site,
-    tags: BTreeMap<String, Tags>,
-    balancer: Option<&Balancer>,
-) -> Result<Vec<Fleet>, CloudError> {
-    Ok(assemble(site, tags, balancer, &instances(site).await?))
+async fn of_environment(site: &Site, tagged: Tagged, balancer: Option<&Balancer>) -> Result<Vec<Fleet>, CloudError> {
+    Ok(assemble(site, tagged, balancer, &instances(site).await?))
 }
 
 fn assemble(
     site: &Site,
-    tags: BTreeMap<String, Tags>,
+    Tagged { groups, rules: ours }: Tagged,
     balancer: Option<&Balancer>,
     instances: &BTreeMap<Owner, Vec<String>>,
 ) -> Vec<Fleet> {
@@ -73,15 +70,14 @@ fn assemble(
         Some(Routing::Forward { groups, .. }) => groups.clone(),
         _ => Vec::new(),
     };
-    let mut fleets: Vec<Fleet> = tags
+    let mut fleets: Vec<Fleet> = groups
         .into_iter()
         .filter(|(_, tags)| tags.get(tags::ENVIRONMENT) == Some(&site.environment))
         .filter_map(|(arn, tags)| {
             let version = tags.get(tags::VERSION)?.parse().ok()?;
             let run = tags.get(tags::RUN).map(str::to_owned);
-            let rule = rules.iter().find(|rule| {
-                balancer.is_none_or(|balancer| rule.arn != balancer.place.arn()) && rule.target_groups == [arn.as_str()]
-            });
+            // A rule that somebody else made for our group is theirs, whatever it does.
+            let rule = rules.iter().find(|rule| rule.target_groups == [arn.as_str()] && ours.contains(&rule.arn));
             Some(Fleet {
                 version,
                 commit: tags.get(tags::COMMIT).map(str::to_owned),
@@ -104,8 +100,15 @@ fn assemble(
     fleets
 }
 
-/// The target groups that carry this app's tag, whatever their environment, with their tags.
-async fn group_tags(site: &Site) -> Result<BTreeMap<String, Tags>, CloudError> {
+/// What carries this app's tag, whatever its environment.
+struct Tagged {
+    /// Target groups, with their tags.
+    groups: BTreeMap<String, Tags>,
+    /// Listener rules that send to one group alone.
+    rules: BTreeSet<String>,
+}
+
+async fn tagged(site: &Site, balancer: Option<&Balancer>) -> Result<Tagged, CloudError> {
     let prefix = prefix(site);
     let mut pages = site.clients.elb.describe_target_groups().into_paginator().send();
     let mut arns = Vec::new();
@@ -114,15 +117,26 @@ async fn group_tags(site: &Site) -> Result<BTreeMap<String, Tags>, CloudError> {
         let ours = page.target_groups().iter().filter(|group| named_like(group, &prefix));
         arns.extend(ours.filter_map(|group| group.target_group_arn().map(str::to_owned)));
     }
-    tags_of(site, arns).await
+    tagged_of(site, arns, balancer).await
 }
 
-/// The tags of those target groups that carry this app's.
+/// Which of these target groups, and of the rules that send to one of them alone, carry this app's tag: asked for together.
+async fn tagged_of(site: &Site, groups: Vec<String>, balancer: Option<&Balancer>) -> Result<Tagged, CloudError> {
+    let rules = balancer.map(|balancer| balancer.rules.as_slice()).unwrap_or_default().iter();
+    let to_one_of_them = rules.filter(|rule| matches!(rule.target_groups.as_slice(), [one] if groups.contains(one)));
+    let rules: BTreeSet<String> = to_one_of_them.map(|rule| rule.arn.clone()).collect();
+    let mut found = tags_of(site, groups.into_iter().chain(rules.iter().cloned()).collect()).await?;
+    let rules = rules.into_iter().filter(|arn| found.remove(arn).is_some()).collect();
+    Ok(Tagged { groups: found, rules })
+}
+
+/// The tags of what carries this app's.
 async fn tags_of(site: &Site, arns: Vec<String>) -> Result<BTreeMap<String, Tags>, CloudError> {
     let mut found = BTreeMap::new();
     for chunk in arns.chunks(TAGS_AT_ONCE) {
         let call = site.clients.elb.describe_tags().set_resource_arns(Some(chunk.to_vec()));
-        let answer = call.send().await.map_err(|error| CloudError::of("read target groups' tags", error))?;
+        let answer =
+            call.send().await.map_err(|error| CloudError::of("read the tags of target groups and rules", error))?;
         for description in answer.tag_descriptions() {
             let tags = Tags::from_elb(description.tags());
             let ours = tags.get(tags::APP) == Some(&site.pipeline.app);

@@ -424,7 +424,12 @@ impl Found {
             }
             Removal::Upload { key } => {
                 let call = clients.s3.abort_multipart_upload().bucket(site.bucket()).key(key).upload_id(&self.id);
-                call.send().await.map_err(|error| CloudError::of(format!("abort the upload of {key}"), error))?;
+                if let Err(error) = call.send().await {
+                    let error = CloudError::of(format!("abort the upload of {key}"), error);
+                    if !error.is("NoSuchUpload") {
+                        return Err(error.into());
+                    }
+                }
             }
         }
         Ok(())

@@ -23,7 +23,7 @@ use crate::{
 const ADDRESS: Ipv4Addr = journey::OWN_ADDRESS;
 const LEASE_SECONDS: u64 = 600;
 
-fn open(account: &Account) -> Action {
+pub fn open(account: &Account) -> Action {
     Action::OpenIngress(OpenIngress {
         security_group: account.builder_group.clone(),
         address: ADDRESS,
@@ -32,7 +32,7 @@ fn open(account: &Account) -> Action {
     })
 }
 
-fn close(account: &Account) -> Action {
+pub fn close(account: &Account) -> Action {
     Action::CloseIngress(CloseIngress { security_group: account.builder_group.clone(), opened_by: "open".into() })
 }
 

@@ -8,6 +8,7 @@
 mod broken;
 mod flip_and_retire;
 mod guard;
+mod iam;
 mod ingress;
 mod life;
 mod moto;

@@ -30,11 +30,11 @@ use crate::{
     },
 };
 
-fn a_run() -> RunId {
+pub fn a_run() -> RunId {
     "20261101-090000-00aa".parse().unwrap()
 }
 
-fn tags_of(site: &Site, run: &RunId, step: &str) -> Tags {
+pub fn tags_of(site: &Site, run: &RunId, step: &str) -> Tags {
     Tags::of(&site.pipeline.app, &site.environment, "2026.1101.90000".parse().unwrap(), run, &step.into())
 }
 
@@ -120,16 +120,17 @@ async fn a_builder_of_a_dead_run_is_ended_and_others_servers_are_not() {
     assert_eq!(servers.len(), 2, "{servers:#?}");
 }
 
-async fn launch(account: &Account, tags: &Tags) -> String {
+pub async fn launch(account: &Account, tags: &Tags) -> String {
     let run = account.clients.ec2.run_instances().image_id(&account.base).subnet_id(&account.subnets[0]);
     let run = run.min_count(1).max_count(1).instance_type("t3.medium".into());
     let made = run.tag_specifications(tags.specification(ResourceType::Instance)).send().await.unwrap();
     made.instances()[0].instance_id().unwrap().to_owned()
 }
 
-async fn import_key(account: &Account, name: &str, tags: &Tags) {
-    let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl ours";
-    let import = account.clients.ec2.import_key_pair().key_name(name).public_key_material(Blob::new(key));
+pub const PUBLIC_KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl ours";
+
+pub async fn import_key(account: &Account, name: &str, tags: &Tags) {
+    let import = account.clients.ec2.import_key_pair().key_name(name).public_key_material(Blob::new(PUBLIC_KEY));
     import.tag_specifications(tags.specification(ResourceType::KeyPair)).send().await.unwrap();
 }
 

@@ -109,6 +109,28 @@ impl Ec2 {
         found
     }
 
+    /// The tags that a resource has, whoever sees them; `None` where there is no such resource.
+    pub fn tags_now(&self, id: &str) -> Option<Tags> {
+        if id.starts_with("sgr-") {
+            let groups = self.security_groups.values();
+            let mut rules = groups.flat_map(|group| group.ingress.current().iter().chain(group.egress.current()));
+            return rules.find(|rule| rule.rule_id == id).map(|rule| rule.tags.clone());
+        }
+        let tags = match resource_type(id)? {
+            "instance" => &self.instances.get(id)?.tags,
+            "image" => &self.images.get(id)?.tags,
+            "volume" => &self.volumes.get(id)?.tags,
+            "snapshot" => &self.snapshots.get(id)?.tags,
+            "security-group" => &self.security_groups.get(id)?.tags,
+            "subnet" => &self.subnets.get(id)?.tags,
+            "vpc" => &self.vpcs.get(id)?.tags,
+            "key-pair" => &self.key_pairs.values().find(|pair| pair.key_pair_id == id)?.tags,
+            "network-interface" => &self.interface_owner(id)?.network_interface.tags,
+            _ => return None,
+        };
+        Some(tags.current().clone())
+    }
+
     /// The tags that a reader sees, or `None` where it does not see the resource.
     fn tags_of(&self, id: &str, moment: Moment) -> Option<Tags> {
         if id.starts_with("sgr-") {

@@ -41,7 +41,7 @@ pub struct Bench {
     pub simulation: Simulation,
     pub account: Arc<Account>,
     pub site: Site,
-    archive: tempfile::NamedTempFile,
+    pub archive: tempfile::NamedTempFile,
     pub before: Inventory,
     in_service: Version,
 }
