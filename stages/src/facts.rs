@@ -82,6 +82,15 @@ pub struct Balancer {
     pub preview_listener: Option<(String, Routing)>,
 }
 
+impl Balancer {
+    /// A rule by which somebody else sends requests to a fleet.
+    pub fn foreign_rule_to(&self, fleet: &Fleet) -> Option<&NamingRule> {
+        let own = [fleet.preview_rule.as_deref(), Some(self.place.arn())];
+        let mut foreign = self.rules.iter().filter(|rule| !own.contains(&Some(rule.arn.as_str())));
+        foreign.find(|rule| rule.target_groups.contains(&fleet.target_group))
+    }
+}
+
 /// A listener rule that sends requests to target groups.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct NamingRule {

@@ -27,7 +27,7 @@ pub(super) fn steps(case: &Case<'_>, draft: &mut Draft) {
         let is_blue = blue.is_some_and(|blue| blue.target_group == fleet.target_group);
         fleet.version != target.version && (!is_blue || !keeps_blue)
     };
-    let going: Vec<&Fleet> = facts.fleets.iter().filter(goes).collect();
+    let going = without_foreign(case, facts.fleets.iter().filter(goes), draft);
     retire(case, &going, draft);
     prune(case, &going, draft);
 }
@@ -39,21 +39,43 @@ pub(super) fn what_is_over(case: &Case<'_>, draft: &mut Draft) {
         return;
     }
     let over = |fleet: &&Fleet| fleet.is_held() && fleet.held_until.is_some_and(|until| until <= case.scope.now);
-    let going: Vec<&Fleet> = case.facts.fleets.iter().filter(over).collect();
+    let going = without_foreign(case, case.facts.fleets.iter().filter(over), draft);
     retire(case, &going, draft);
 }
 
 /// What is planned where a hold is to end now.
 pub(super) fn what_is_held(case: &Case<'_>, draft: &mut Draft) -> Result<(), PlanError> {
-    let going: Vec<&Fleet> = case.facts.fleets.iter().filter(|fleet| fleet.is_held()).collect();
-    if going.is_empty() {
+    let held: Vec<&Fleet> = case.facts.fleets.iter().filter(|fleet| fleet.is_held()).collect();
+    if held.is_empty() {
         return Err(PlanError::new("nothing is held", "`alcedo status` shows every fleet"));
+    }
+    let going = without_foreign(case, held.iter().copied(), draft);
+    if going.is_empty() {
+        let why = draft.notes.join("; ");
+        return Err(PlanError::new(why, "take the rule away, or have it send elsewhere, and end the hold then"));
     }
     if let (Some(blue), Some(healthy)) = (case.blue, case.facts.healthy_in_service) {
         quiet::check_successor(blue, healthy).map_err(|error| PlanError { what: error.message, hints: error.hints })?;
     }
     retire(case, &going, draft);
     Ok(())
+}
+
+/// Those of these fleets that nobody else has a use for, as far as the listener's rules tell.
+fn without_foreign<'a>(case: &Case<'a>, fleets: impl Iterator<Item = &'a Fleet>, draft: &mut Draft) -> Vec<&'a Fleet> {
+    let mut going = Vec::new();
+    for fleet in fleets {
+        match case.facts.balancer.foreign_rule_to(fleet) {
+            Some(rule) => {
+                draft.note(format!(
+                    "retire: {} stays, because the rule {} sends requests to it",
+                    fleet.version, rule.arn
+                ));
+            }
+            None => going.push(fleet),
+        }
+    }
+    going
 }
 
 fn retire(case: &Case<'_>, going: &[&Fleet], draft: &mut Draft) {

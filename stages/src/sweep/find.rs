@@ -166,7 +166,9 @@ impl Look<'_> {
         let Some(in_service) = fleets.iter().find(|fleet| fleet.is_in_service()) else { return Vec::new() };
         let reserve = facts::version_before(fleets);
         let named = balancer.routing.named();
-        let found = fleets.iter().filter(|fleet| !named.contains(&fleet.target_group.as_str())).filter_map(|fleet| {
+        let nobodys =
+            |fleet: &&Fleet| !named.contains(&fleet.target_group.as_str()) && balancer.foreign_rule_to(fleet).is_none();
+        let found = fleets.iter().filter(nobodys).filter_map(|fleet| {
             let why = match fleet.held_until {
                 Some(until) if until <= self.site.now() => format!("its hold ended at {until}"),
                 Some(_) => return None,

@@ -11,13 +11,13 @@ use alcedo_pipeline::{
     error::ErrorKind,
     event::{Outcome, What},
 };
-use alcedo_stages::{execute::RunError, facts::Request, sweep};
+use alcedo_stages::{execute::RunError, facts::Request, listener::Routing, sweep};
 use serde_json::json;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     broken::Bench,
-    life::fleet,
+    life::{assert_done, fleet},
     shift::{BLUE, bench_with, deployed},
     support::journey,
 };
@@ -124,4 +124,30 @@ async fn a_hold_does_not_end_while_what_is_in_service_is_not_well() {
     let error = over.remove(&bench.site).await.unwrap_err();
     assert!(error.message.starts_with("1 of the 2 servers of"), "{error:?}");
     assert_eq!(servers(&bench, HELD).await, 2);
+}
+
+/// Somebody's own rule sends requests to what is held: the rule is theirs, so it stays, and the fleet with it.
+#[tokio::test(start_paused = true)]
+async fn a_fleet_that_somebodys_rule_names_stays_with_the_rule() {
+    let bench = Bench::new().await;
+    let (clients, held) = (&bench.account.clients, fleet(&bench.site, HELD.parse().unwrap()).await.unwrap());
+    // Its own rule is gone, so that theirs could be taken for it.
+    let own = held.preview_rule.clone().expect("its own rule is known by its tags");
+    clients.elb.delete_rule().rule_arn(&own).send().await.unwrap();
+    let condition = alcedo_stages::preview::header_condition("X-Somebody", ["yes".to_owned()]);
+    let call = clients.elb.create_rule().listener_arn(&bench.account.listener).priority(50).conditions(condition);
+    let made = call.actions(Routing::to(&held.target_group).action()).send().await.unwrap();
+    let theirs = made.rules()[0].rule_arn().unwrap().to_owned();
+
+    let seen = fleet(&bench.site, HELD.parse().unwrap()).await.unwrap();
+    assert_eq!(seen.preview_rule, None, "it is not {theirs}");
+    let plan = bench.plan().await;
+    assert!(plan.notes.iter().any(|note| note.contains(&theirs)), "{plan}");
+    let ending = bench.walk(&plan, &bench.steps()).await.unwrap();
+    assert_done(&plan, &ending);
+    assert_eq!(servers(&bench, HELD).await, 2, "{plan}");
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    let found = sweep::find(&bench.site).await.unwrap();
+    assert!(found.iter().all(|found| !found.id.starts_with(&held.name)), "{found:#?}");
+    clients.elb.delete_rule().rule_arn(&theirs).send().await.expect("it is still there");
 }
