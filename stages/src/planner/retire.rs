@@ -17,7 +17,7 @@ use crate::{
 /// Which fleets go: all that are neither green nor the reserve. A rollback retires nothing: the version that was bad is
 /// kept to be looked at, and goes with the next deploy.
 pub(super) fn steps(case: &Case<'_>, draft: &mut Draft) {
-    let Case { facts, target, blue, .. } = case;
+    let Case { facts, blue, held, .. } = case;
     if case.rolls_back {
         return;
     }
@@ -25,7 +25,9 @@ pub(super) fn steps(case: &Case<'_>, draft: &mut Draft) {
     let keeps_blue = !settings.attended && !settings.span.is_zero();
     let goes = |fleet: &&Fleet| {
         let is_blue = blue.is_some_and(|blue| blue.target_group == fleet.target_group);
-        fleet.version != target.version && (!is_blue || !keeps_blue)
+        // An earlier launch of the same version, whose run came to no good end, is not green.
+        let is_green = held.is_some_and(|held| held.target_group == fleet.target_group);
+        !is_green && (!is_blue || !keeps_blue)
     };
     let going = without_foreign(case, facts.fleets.iter().filter(goes), draft);
     retire(case, &going, draft);
