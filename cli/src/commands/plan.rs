@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// How many runs are looked through for one that did the same.
-const LOOK_BACK: usize = 10;
+const LOOK_BACK: usize = 3;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
