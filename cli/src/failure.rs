@@ -13,6 +13,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Failure {
     pub code: ExitCode,
+    /// What `alcedo explain` knows it by; empty where there is nothing to explain.
+    pub id: String,
     /// What happened, in one sentence without a full stop.
     pub message: String,
     /// Why, from the nearest cause to the deepest.
@@ -28,7 +30,14 @@ pub type Result<T = ExitCode> = std::result::Result<T, Failure>;
 
 impl Failure {
     pub fn new(code: ExitCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), causes: Vec::new(), hints: Vec::new(), diagnostics: None }
+        let id = match code {
+            ExitCode::USAGE => "usage",
+            ExitCode::STUCK => "stuck",
+            ExitCode::LOCKED => "locked",
+            _ => "",
+        };
+        let (id, message) = (id.to_owned(), message.into());
+        Self { code, id, message, causes: Vec::new(), hints: Vec::new(), diagnostics: None }
     }
 
     /// Something did not work; nothing is left of it.
@@ -55,6 +64,13 @@ impl Failure {
     /// An error whose own words say what happened, with its causes.
     pub fn of(code: ExitCode, error: &(dyn std::error::Error + 'static)) -> Self {
         Self { causes: causes(error), ..Self::new(code, error.to_string()) }
+    }
+
+    /// The same failure under an id of its own.
+    #[must_use]
+    pub fn known_as(mut self, id: impl Into<String>) -> Self {
+        self.id = id.into();
+        self
     }
 
     /// Adds an error and everything beneath it as causes.
@@ -93,6 +109,10 @@ impl Failure {
         for hint in &self.hints {
             text.push_str(&entry(&paint.green("help:"), hint));
         }
+        // What is wrong with a command line or a file says all there is to say.
+        if self.code != ExitCode::USAGE && !self.id.is_empty() {
+            text.push_str(&entry(&paint.green("more:"), &format!("alcedo explain {}", self.id)));
+        }
         text
     }
 
@@ -101,6 +121,7 @@ impl Failure {
             "v": 1,
             "event": "error",
             "exit_code": self.code.0,
+            "id": self.id,
             "message": self.message,
             "causes": self.causes,
             "hints": self.hints,

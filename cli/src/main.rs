@@ -2,6 +2,7 @@
 
 mod commands;
 mod exit_code;
+mod explanations;
 mod failure;
 mod local_region;
 mod logging;

@@ -62,6 +62,7 @@ fn help_is_a_result() {
         "logs",
         "man",
         "iam-policy",
+        "explain",
         "region",
         "image",
         "init",

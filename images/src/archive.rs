@@ -198,7 +198,7 @@ fn append<W: Write>(tar: &mut tar::Builder<W>, path: &str, entry: &Entry, out: &
 }
 
 /// The path with `/` between its names and none at its ends; anything that could leave the archive is refused.
-fn normal(path: &str) -> Result<String, ArchiveError> {
+pub(crate) fn normal(path: &str) -> Result<String, ArchiveError> {
     let mut names = Vec::new();
     for component in Path::new(path).components() {
         match component {
@@ -214,7 +214,7 @@ fn normal(path: &str) -> Result<String, ArchiveError> {
 }
 
 /// Whether a link at this path, followed by its text alone, stays below the archive's root.
-fn stays_inside(path: &str, target: &str) -> bool {
+pub(crate) fn stays_inside(path: &str, target: &str) -> bool {
     let mut depth = path.matches('/').count();
     for component in Path::new(target).components() {
         match component {

@@ -33,6 +33,7 @@ pub mod engine;
 pub mod event;
 pub mod fingerprint;
 pub mod inputs;
+pub mod inspect;
 pub mod key;
 pub mod leftover;
 mod lines;

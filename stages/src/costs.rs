@@ -32,7 +32,12 @@ const OBJECT_GIB: f64 = 0.023;
 
 /// A running server without its volumes; `None` where the type is not in the table.
 pub fn of_instance(instance_type: &str) -> Option<f64> {
-    HOURLY.iter().find(|(name, _)| *name == instance_type).map(|(_, hourly)| hourly * HOURS)
+    an_hour_of_instance(instance_type).map(|hourly| hourly * HOURS)
+}
+
+/// The same for an hour.
+pub fn an_hour_of_instance(instance_type: &str) -> Option<f64> {
+    HOURLY.iter().find(|(name, _)| *name == instance_type).map(|(_, hourly)| *hourly)
 }
 
 pub fn of_snapshot(gib: f64) -> f64 {

@@ -4,6 +4,7 @@ pub mod approve;
 pub mod completions;
 pub mod deploy;
 pub mod doctor;
+pub mod explain;
 pub mod hold;
 pub mod iam_policy;
 pub mod image;
@@ -98,6 +99,8 @@ pub enum Command {
     Sweep(sweep::Arguments),
     /// Check everything that a deploy needs, and say how to mend what is not right
     Doctor(doctor::Arguments),
+    /// Say what an error means
+    Explain(explain::Arguments),
     /// Print the least IAM policy that this file's deploys need
     IamPolicy(iam_policy::Arguments),
     /// Run, reset or describe the local region
@@ -132,6 +135,7 @@ pub fn run(command: Command, session: &Session) -> Result {
         Command::Runs(arguments) => runs::run(&arguments, session),
         Command::Logs(arguments) => logs::run(&arguments, session),
         Command::Man(arguments) => man::run(&arguments, session),
+        Command::Explain(arguments) => explain::run(&arguments, session),
         Command::IamPolicy(arguments) => iam_policy::run(&arguments, session),
         Command::Doctor(arguments) => doctor::run(&arguments, session),
         Command::Region(arguments) => region::run(arguments, session),

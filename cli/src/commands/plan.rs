@@ -1,8 +1,15 @@
 //! `alcedo plan`
 
-use alcedo_pipeline::version::Version;
-use alcedo_stages::{execute, facts::Request};
+use alcedo_pipeline::{
+    event::Outcome,
+    plan::{Plan, Stage},
+    report::StageReport,
+    version::Version,
+};
+use alcedo_stages::{costs, execute, facts::Request, overview, site::Site};
 use clap::Args;
+use serde::Serialize;
+use serde_json::json;
 
 use crate::{
     exit_code::ExitCode,
@@ -10,7 +17,11 @@ use crate::{
     problems::of_run,
     session::{Environment, Session},
     signals::Signals,
+    words::seconds,
 };
+
+/// How many runs are looked through for one that did the same.
+const LOOK_BACK: usize = 3;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -41,11 +52,60 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result {
         let site = signals.or_stop(session.swept_site(&arguments.environment)).await?;
         let plan = async { execute::plan(&site, &request).await.map_err(|error| of_run(&error)) };
         let (plan, _) = signals.or_stop(plan).await?;
+        let estimate = Estimate::of(&site, &plan).await;
         if session.output.is_json() {
-            session.output.json(&plan);
+            let mut json = json!(plan);
+            json["estimate"] = json!(estimate);
+            session.output.json(&json);
         } else {
-            session.output.text(&plan.to_string());
+            session.output.text(&format!("{plan}{}", estimate.text()));
         }
         Ok(ExitCode::DONE)
     })
+}
+
+/// What it would cost, and how long it took last time.
+#[derive(Debug, Serialize)]
+struct Estimate {
+    /// US dollars an hour that green costs beside blue; `None` where there is no green, or nobody knows the type's price.
+    green_hourly: Option<f64>,
+    servers: u32,
+    instance_type: String,
+    /// Seconds of the stages of the newest run that did the same and came to its end.
+    last_time: Vec<StageReport>,
+}
+
+impl Estimate {
+    async fn of(site: &Site, plan: &Plan) -> Self {
+        let launch = &site.pipeline.launch;
+        let launches = plan.steps.iter().any(|step| step.stage == Stage::Launch);
+        let each = costs::an_hour_of_instance(&launch.instance_type).filter(|_| launches);
+        // What cannot be read is no reason to show no plan.
+        let runs = overview::runs(site, LOOK_BACK).await.unwrap_or_default();
+        let stages = plan.stages();
+        let like = runs.into_iter().find(|run| {
+            let theirs: Vec<Stage> = run.stages.iter().map(|it| it.stage).collect();
+            run.outcome == Some(Outcome::Done) && stages.iter().all(|stage| theirs.contains(stage))
+        });
+        Self {
+            green_hourly: each.map(|each| each * f64::from(launch.count)),
+            servers: launch.count,
+            instance_type: launch.instance_type.clone(),
+            last_time: like.map(|run| run.stages).unwrap_or_default(),
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        if let Some(hourly) = self.green_hourly {
+            let (count, kind) = (self.servers, &self.instance_type);
+            text += &format!("costs      {count} × {kind} beside blue, ${hourly:.2} an hour until blue is retired\n");
+            text += "           (on-demand list price in us-east-1, without volumes and traffic)\n";
+        }
+        if !self.last_time.is_empty() {
+            let stages = self.last_time.iter().map(|it| format!("{} {}", it.stage, seconds(it.seconds)));
+            text += &format!("last time  {}\n", stages.collect::<Vec<_>>().join(", "));
+        }
+        text
+    }
 }

@@ -25,6 +25,7 @@ use self::{
 };
 use crate::{
     exit_code::ExitCode,
+    explanations,
     failure::Failure,
     output::{Form, Output},
     signals::{Pipe, Signal, Watched},
@@ -146,6 +147,7 @@ impl Show {
                 {
                     let mut error = Failure::of_record(ExitCode::FAILED, &failure.error);
                     error.message = format!("{}: {}", failure.step, error.message);
+                    error.id = explanations::of_step(&failure.step, failure.error.kind);
                     self.output.note("\n");
                     error.show(&self.output);
                 }

@@ -90,6 +90,61 @@ fn what_a_run_and_its_watchdog_left_open_is_closed_by_the_next_and_the_run_undon
     world.tell("rollback --run undid the rest");
 }
 
+/// A CI system cancels a job: the shell that ran the step, and whatever read its output, are gone without a word to anybody.
+/// Nobody reads the deploy any more, and that is word enough. As on a CI machine there is no terminal, no agent, no home.
+#[test]
+fn a_parent_that_dies_without_notice_leaves_nothing_behind() {
+    let world = World::new("orphaned");
+    world.app.replace("alcedo.yaml", "count: 2", "count: 1");
+    world.app.commit("One server");
+    let v1 = world.deploy();
+    let before = world.inventory();
+    world.tell("deployed the first version");
+
+    world.app.greet("Hello, but nobody listens.");
+    let reader = world.app.folder.join("../reader.pid");
+    let deploy = world.command(&["deploy", "--output", "lines"]);
+    let deploy = deploy.as_std();
+    let words: Vec<String> = std::iter::once(deploy.get_program())
+        .chain(deploy.get_args())
+        .map(|word| format!("'{}'", word.to_string_lossy()))
+        .collect();
+    let line = format!("{} 2>&1 | {{ echo $BASHPID >{}; exec cat >/dev/null; }}", words.join(" "), reader.display());
+    let mut parent = std::process::Command::new("setsid");
+    parent.args(["bash", "-c", &line]).current_dir(deploy.get_current_dir().expect("it has one"));
+    let home = world.path().join("home");
+    parent.env_clear().stdin(std::process::Stdio::null());
+    let set = deploy.get_envs().filter_map(|(name, value)| Some((name, value?))).filter(|(name, _)| *name != "HOME");
+    parent.envs(set).env("ALCEDO_REGION_DIR", home.join(".local/state/alcedo/region"));
+    let mut parent = parent.spawn().expect("there is a shell");
+    let begun = Instant::now();
+    while !is_open(&world.inventory()) {
+        assert!(begun.elapsed() < Duration::from_secs(120), "it never opened SSH");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    let reader: i32 = std::fs::read_to_string(&reader).expect("the reader's id").trim().parse().expect("a number");
+    for pid in [parent.id() as i32, reader] {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).expect("it runs");
+    }
+    parent.wait().expect("it is gone");
+    let begun = Instant::now();
+    let undone = loop {
+        let runs = world.json(&["runs", "--limit", "1"]).expect(0);
+        let newest = runs.json()["runs"][0].clone();
+        if newest["outcome"] != serde_json::Value::Null {
+            break newest;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "it still runs: {newest}");
+        std::thread::sleep(Duration::from_millis(250));
+    };
+    assert_eq!(text(&undone["outcome"]), "interrupted", "{undone}");
+    let after = world.inventory();
+    after.assert_nothing_open();
+    before.assert_same(&after);
+    world.assert_answers(&v1);
+    world.tell(&format!("{:.1} s after its parent had gone, everything was undone", begun.elapsed().as_secs_f64()));
+}
+
 /// Deploys, and kills the process as soon as the step begins. Answers the run's name.
 fn killed_in(world: &World, step: &str) -> String {
     let mut run = world.begin(&["deploy"]);

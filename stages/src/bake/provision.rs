@@ -5,6 +5,7 @@ use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
 use alcedo_images::{
     base_match::{self, BaseMismatch},
     fingerprint::{self as image, ImageInputs},
+    inspect,
     provision::{self, ProvisionInput},
     scrub,
     session::Session,
@@ -67,6 +68,7 @@ impl ProvisionBuilder {
         let begun = Instant::now();
         let session = ssh::open(&site.clients, context, &made.server, login, key, deadline).await?;
         let booted = begun.elapsed();
+        let archive = self.archive(site, shop, context, &release).await?;
         let steps = provision::load(&site.folder, &self.bake.provision).map_err(failed)?;
         let steps = provision::plan(&ProvisionInput {
             app: site.pipeline.app.clone(),
@@ -80,7 +82,7 @@ impl ProvisionBuilder {
         let sink = sink(context);
         let begun = Instant::now();
         provision::execute(&session, &steps, key, &sink, context.cancellation()).await.map_err(failed)?;
-        self.match_base(site, shop, context, &session, &release).await?;
+        self.match_base(&session, archive, &release).await?;
         let passed = self.check(site, context, &session).await?;
         let users_work = begun.elapsed();
         scrub::scrub(&session, &scrub::steps(key.public_base64()), &sink)
@@ -98,28 +100,42 @@ impl ProvisionBuilder {
 
     /// A recipe's digest says that builder and build have the same root; the planner has compared it. A vendor's image has
     /// no such digest, so the builder itself is asked, once provisioning may have added libraries.
-    async fn match_base(
-        &self,
-        site: &Site,
-        shop: &Workshop,
-        context: &StepContext,
-        session: &Session,
-        release: &Manifest,
-    ) -> Result<(), StepError> {
+    async fn match_base(&self, session: &Session, archive: PathBuf, release: &Manifest) -> Result<(), StepError> {
         if self.base.recipe_digest.is_some() {
             return Ok(());
         }
-        let archive = match context.maybe_output::<Built>(build::RUN)? {
-            // Another machine's archive is not here.
-            Some(built) if built.archive.exists() => built.archive,
-            _ => self.download(site, shop, release).await?,
-        };
         let server = base_match::ask(session).await.map_err(mismatch)?;
         let needs = tokio::task::spawn_blocking(move || base_match::needs(&archive))
             .await
             .map_err(|error| StepError::failed("reading the artifact was cut off").because(error))?
             .map_err(mismatch)?;
         base_match::fits(&needs, &release.platform, &server).map_err(mismatch)
+    }
+
+    /// The artifact on this machine, in which nothing is that has no place there: a server unpacks it as root, and whoever can
+    /// write the bucket could have put it there.
+    async fn archive(
+        &self,
+        site: &Site,
+        shop: &Workshop,
+        context: &StepContext,
+        release: &Manifest,
+    ) -> Result<PathBuf, StepError> {
+        let archive = match context.maybe_output::<Built>(build::RUN)? {
+            // Another machine's archive is not here.
+            Some(built) if built.archive.exists() => built.archive,
+            _ => self.download(site, shop, release).await?,
+        };
+        let looked_at = archive.clone();
+        let looked = tokio::task::spawn_blocking(move || inspect::inspect(&looked_at)).await;
+        let looked = looked.map_err(|error| StepError::failed("reading the artifact was cut off").because(error))?;
+        looked.map_err(|refused| {
+            let version = release.version;
+            StepError::failed(format!("the artifact of {version} is not unpacked: {refused}"))
+                .hint("alcedo has not packed this: find out who wrote it to the bucket, and build again")
+                .because(refused)
+        })?;
+        Ok(archive)
     }
 
     /// Fetches the artifact of a release that was built elsewhere, and checks its digest.
