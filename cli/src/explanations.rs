@@ -1,12 +1,12 @@
 //! What errors mean, by their ids: `docs/errors.md`, which is part of the program.
 
-use alcedo_pipeline::{error::ErrorKind, ids::StepId};
+use alcedo_pipeline::error::ErrorKind;
 
 const ERRORS: &str = include_str!("../../docs/errors.md");
 
 /// The id of a step's failure: its stage and what kind of failure it was.
-pub fn of_step(step: &StepId, kind: ErrorKind) -> String {
-    let stage = step.as_str().split('/').next().unwrap_or_default();
+pub fn of_step(step: &str, kind: ErrorKind) -> String {
+    let stage = step.split('/').next().unwrap_or_default();
     let kind = serde_json::to_value(kind).ok();
     format!("{stage}-{}", kind.as_ref().and_then(|kind| kind.as_str()).unwrap_or("failed"))
 }
@@ -53,12 +53,12 @@ mod tests {
         let stages = Stage::ALL.iter().map(|stage| stage.name()).chain(["approve"]);
         for stage in stages {
             for kind in [Failed, TimedOut, Service, Changed, Interrupted, Panicked, LeaseLost] {
-                let id = of_step(&StepId::from(format!("{stage}/step").as_str()), kind);
+                let id = of_step(&format!("{stage}/step"), kind);
                 let text = explain(&id).unwrap_or_else(|| panic!("{id}"));
                 assert!(text.starts_with(&id) && text.matches("\n\n").count() >= 2, "{text}");
             }
         }
-        assert_eq!(of_step(&"retire/2026.1101.1/drain".into(), TimedOut), "retire-timed-out");
+        assert_eq!(of_step("retire/2026.1101.1/drain", TimedOut), "retire-timed-out");
         assert_eq!(explain("no-such-thing"), None);
     }
 

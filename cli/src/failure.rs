@@ -66,13 +66,6 @@ impl Failure {
         Self { causes: causes(error), ..Self::new(code, error.to_string()) }
     }
 
-    /// The same failure under an id of its own.
-    #[must_use]
-    pub fn known_as(mut self, id: impl Into<String>) -> Self {
-        self.id = id.into();
-        self
-    }
-
     /// Adds an error and everything beneath it as causes.
     #[must_use]
     pub fn because(mut self, error: &(dyn std::error::Error + 'static)) -> Self {

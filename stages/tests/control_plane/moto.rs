@@ -87,7 +87,8 @@ async fn assert_tags_come_with_the_creating_call(moto: &Moto) {
     for call in calls {
         assert!(!call.contains("Action=CreateTags"), "{call}");
         if call.contains("Action=AddTags") {
-            let marks = [tags::HELD_SINCE, tags::HELD_UNTIL, tags::REPLACES].map(|name| format!("Tags.member.1.Key={}", encoded(name)));
+            let marks = [tags::HELD_SINCE, tags::HELD_UNTIL, tags::REPLACES]
+                .map(|name| format!("Tags.member.1.Key={}", encoded(name)));
             assert!(marks.iter().any(|mark| call.contains(mark)), "{call}");
         }
     }
