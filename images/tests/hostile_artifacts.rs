@@ -261,7 +261,11 @@ fn entry() -> impl Strategy<Value = Raw> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if std::env::var_os("ALCEDO_SOAK").is_some() { 50_000 } else { 500 }))]
+    #![proptest_config(ProptestConfig {
+        cases: if std::env::var_os("ALCEDO_SOAK").is_some() { 50_000 } else { 500 },
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     /// Nothing panics; and what is accepted, the tar that servers use unpacks inside of its folder.
     #[test]

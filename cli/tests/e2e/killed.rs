@@ -102,24 +102,25 @@ fn a_parent_that_dies_without_notice_leaves_nothing_behind() {
     world.tell("deployed the first version");
 
     world.app.greet("Hello, but nobody listens.");
-    let reader = world.app.folder.join("../reader.pid");
+    let (reader, log) = (world.path().join("reader.pid"), world.path().join("job.log"));
     let deploy = world.command(&["deploy", "--output", "lines"]);
     let deploy = deploy.as_std();
     let words: Vec<String> = std::iter::once(deploy.get_program())
         .chain(deploy.get_args())
         .map(|word| format!("'{}'", word.to_string_lossy()))
         .collect();
-    let line = format!("{} 2>&1 | {{ echo $BASHPID >{}; exec cat >/dev/null; }}", words.join(" "), reader.display());
+    let line =
+        format!("{} 2>&1 | {{ echo $BASHPID >{}; exec cat >{}; }}", words.join(" "), reader.display(), log.display());
     let mut parent = std::process::Command::new("setsid");
     parent.args(["bash", "-c", &line]).current_dir(deploy.get_current_dir().expect("it has one"));
-    let home = world.path().join("home");
     parent.env_clear().stdin(std::process::Stdio::null());
     let set = deploy.get_envs().filter_map(|(name, value)| Some((name, value?))).filter(|(name, _)| *name != "HOME");
-    parent.envs(set).env("ALCEDO_REGION_DIR", home.join(".local/state/alcedo/region"));
+    parent.envs(set);
     let mut parent = parent.spawn().expect("there is a shell");
     let begun = Instant::now();
     while !is_open(&world.inventory()) {
-        assert!(begun.elapsed() < Duration::from_secs(120), "it never opened SSH");
+        let told = std::fs::read_to_string(&log).unwrap_or_default();
+        assert!(begun.elapsed() < Duration::from_secs(60), "it never opened SSH: {told}");
         std::thread::sleep(Duration::from_millis(200));
     }
     let reader: i32 = std::fs::read_to_string(&reader).expect("the reader's id").trim().parse().expect("a number");
