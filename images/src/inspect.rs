@@ -22,10 +22,10 @@ pub const MAX_ENTRIES: usize = 200_000;
 /// Most bytes that it may unpack to.
 pub const MAX_BYTES: u64 = 16 << 30;
 /// How many times its size an archive may unpack to, once that is more than [`FREE_BYTES`]. Text and logs shrink to a
-/// twentieth; zeros to a hundred-thousandth.
-pub const MAX_RATIO: u64 = 200;
-/// So much may unpack from anything: an archive that is small says little by its ratio.
-const FREE_BYTES: u64 = 64 << 20;
+/// twentieth, zeros to some ten-thousandth.
+pub const MAX_RATIO: u64 = 1_000;
+/// So much may unpack from anything: an app may bring an empty database, and a server has room for it.
+const FREE_BYTES: u64 = 1 << 30;
 /// A path that systems still take (Linux, `PATH_MAX`).
 const MAX_PATH: usize = 4096;
 /// Zeros that may follow the end: tar fills blocks, other tools up to 10 KiB.

@@ -99,6 +99,9 @@ const PATHS: [&str; 24] = [
     "x/./../y",
 ];
 
+/// More than unpacks from anything.
+const ZEROS: u64 = (1 << 30) + (1 << 20);
+
 /// Where links lead out.
 const TARGETS: [&str; 16] = [
     "/",
@@ -187,8 +190,8 @@ fn hostile() -> Vec<(String, Vec<u8>)> {
     let mut bomb = Builder::new(zstd::Encoder::new(Vec::new(), 3).unwrap());
     let mut of_zeros = Header::new_gnu();
     of_zeros.set_mode(0o644);
-    of_zeros.set_size(256 << 20);
-    bomb.append_data(&mut of_zeros, "zeros", std::io::repeat(0).take(256 << 20)).unwrap();
+    of_zeros.set_size(ZEROS);
+    bomb.append_data(&mut of_zeros, "zeros", std::io::repeat(0).take(ZEROS)).unwrap();
     add("a bomb".into(), bomb.into_inner().unwrap().finish().unwrap());
     let lies = {
         let mut header = header(&file("a"));
