@@ -213,14 +213,16 @@ pub(crate) fn normal(path: &str) -> Result<String, ArchiveError> {
     Ok(names.join("/"))
 }
 
-/// Whether a link at this path, followed by its text alone, stays below the archive's root.
+/// Whether a link at this path stays below the archive's root, whatever other links it passes: it leads upwards first and then
+/// down only. Upwards from a name that is itself a link would lead wherever that one does.
 pub(crate) fn stays_inside(path: &str, target: &str) -> bool {
-    let mut depth = path.matches('/').count();
+    let mut above = path.matches('/').count();
+    let mut descends = false;
     for component in Path::new(target).components() {
         match component {
-            Component::Normal(_) => depth += 1,
+            Component::Normal(_) => descends = true,
             Component::CurDir => {}
-            Component::ParentDir if depth > 0 => depth -= 1,
+            Component::ParentDir if above > 0 && !descends => above -= 1,
             _ => return false,
         }
     }

@@ -93,6 +93,9 @@ fn forms(source: Bounded) -> Result<(), Refused> {
         let header = entry.header();
         let path = String::from_utf8_lossy(&header.path_bytes()).into_owned();
         let refuse = |why| Err(Refused::Entry { path: path.clone(), why });
+        if !is_plain(header) {
+            return refuse("has a header that two readers could read in two ways");
+        }
         match header.entry_type() {
             EntryType::Regular | EntryType::Directory | EntryType::Symlink => {}
             // A name that is longer than a header, and nothing but a name.
@@ -134,6 +137,20 @@ fn forms(source: Bounded) -> Result<(), Refused> {
             return Ok(());
         }
     }
+}
+
+/// Whether a header is in GNU's form, with numbers as everybody reads them. Readers differ in what else they take for one: a
+/// sign, blanks, a base of sixty-four; and in when the rest of a name counts.
+fn is_plain(header: &tar::Header) -> bool {
+    let Some(gnu) = header.as_gnu() else { return false };
+    let octal = |field: &[u8]| {
+        let digits = field.iter().take_while(|byte| (b'0'..=b'7').contains(byte)).count();
+        digits > 0 && field[digits..].iter().all(|byte| *byte == 0)
+    };
+    // What does not fit is binary: GNU's form, of which the first byte says so.
+    let binary = |field: &[u8]| field[0] == 0x80 && field[1..4].iter().all(|byte| *byte == 0);
+    let plain = [gnu.mode.as_slice(), &gnu.uid, &gnu.gid, &gnu.mtime].into_iter().all(octal);
+    plain && (octal(&gnu.size) || binary(&gnu.size)) && gnu.magic == *b"ustar " && gnu.version == *b" \0"
 }
 
 /// What is at a path.

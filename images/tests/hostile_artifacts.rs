@@ -150,6 +150,32 @@ fn hostile() -> Vec<(String, Vec<u8>)> {
     for owner in [1, 1000, 65_534] {
         add(format!("owner {owner}"), of(&[Raw { owner, ..file("a") }]));
     }
+    // Numbers that one reader takes for one thing and another for another; and the rest of a name.
+    for (what, field, text) in [
+        ("a mode with a sign", 100..108, b"+11\0\0\0\0\0".as_slice()),
+        ("a mode with blanks", 100..108, b"   644 \0"),
+        ("a mode in base 64", 100..108, b"-Ab\0\0\0\0\0"),
+        ("an empty mode", 100..108, &[0; 8]),
+        ("an owner with a sign", 108..116, b"+0\0\0\0\0\0\0"),
+        ("a size with a sign", 124..136, b"+1\0\0\0\0\0\0\0\0\0\0"),
+        ("a size in base 64", 124..136, b"-A\0\0\0\0\0\0\0\0\0\0"),
+        ("a binary size with more in it", 124..136, b"\x80\x01\0\0\0\0\0\0\0\0\0\x01"),
+        ("a magic of no kind", 257..265, b"ustar\0xx"),
+        ("a magic of another kind", 257..265, b"ustar\x0000"),
+        ("no magic", 257..265, &[0; 8]),
+    ] {
+        let mut bytes = tar_of(&[file("a")]);
+        bytes[field].copy_from_slice(text);
+        let mut header = Header::from_byte_slice(&bytes[..512]).clone();
+        header.set_cksum();
+        bytes[..512].copy_from_slice(header.as_bytes());
+        add(what.into(), packed(&bytes));
+    }
+    // Upwards from a name that is a link leads wherever that one does.
+    add(
+        "through links".into(),
+        of(&[folder("d/"), link("d/up", ".."), link("x", "d/up/d/up/d/up/../../../../etc/shadow")]),
+    );
     // Twice, or through one another.
     add("a file twice".into(), of(&[file("a"), file("a")]));
     add("a folder twice".into(), of(&[folder("a/"), folder("a")]));

@@ -10,7 +10,7 @@ use alcedo_images::{
     commit,
     engine::{self, Engine},
     event::{ImageEvent, Sink, silent},
-    inputs,
+    inputs, inspect,
     platform::Platform,
     recipe::Recipe,
 };
@@ -130,6 +130,15 @@ impl RunBuild {
         let spec = BuildSpec::new(&site.pipeline.app, &site.folder, &self.build, root);
         let out = shop.archive();
         let outcome = build::run(&engine, &spec, &out, &sink(context), context.cancellation()).await.map_err(failed)?;
+        // A server would refuse it, after everything else.
+        let packed = outcome.artifact.file.clone();
+        let looked = tokio::task::spawn_blocking(move || inspect::inspect(&packed)).await;
+        let looked = looked.map_err(|error| StepError::failed("reading the artifact was cut off").because(error))?;
+        looked.map_err(|refused| {
+            StepError::failed(format!("what build.pack names is no artifact: {refused}"))
+                .hint("leave it out with build.exclude, or have the build make it otherwise")
+                .because(refused)
+        })?;
         let built = Built {
             archive: outcome.artifact.file,
             sha256: outcome.artifact.sha256,

@@ -98,7 +98,9 @@ impl AwaitApproval {
             Err(error) if error.kind == ErrorKind::TimedOut => self.close(site, context).await?,
             decided => decided?,
         };
-        if decision.by == DEADLINE {
+        // Somebody who came too late has decided nothing, unless the run stands where it is until somebody comes.
+        let late = decision.approved && decision.at > deadline && !context.plan().freeze;
+        if decision.by == DEADLINE || late {
             return Err(StepError::new(ErrorKind::TimedOut, format!("nobody approved {stage} within {}", self.within))
                 .hint("deploy again, or give people more time: approvals[].within"));
         }
@@ -113,6 +115,10 @@ impl AwaitApproval {
     async fn close(&self, site: &Site, context: &StepContext) -> Result<Decision, StepError> {
         let reason = Some(format!("nobody decided within {}", self.within));
         let decision = Decision { v: 1, approved: false, by: DEADLINE.to_owned(), at: context.now(), reason };
+        // Where a failure leaves everything as it is, a later word still lets the run be resumed.
+        if context.plan().freeze {
+            return Ok(decision);
+        }
         let stands = match keep(site, context.run(), self.before, &decision).await {
             Ok(()) => return Ok(decision),
             Err(StoreError::Conflict { .. }) => read(site, context.run(), self.before).await,

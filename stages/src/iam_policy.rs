@@ -327,9 +327,16 @@ impl Names<'_> {
             "elasticloadbalancing:RegisterTargets",
         ];
         own.extend(match by_port {
-            true => ["elasticloadbalancing:DeleteListener", "elasticloadbalancing:ModifyListener"],
-            false => ["elasticloadbalancing:DeleteRule", "elasticloadbalancing:ModifyRule"],
+            // A fleet that an earlier file has launched may still have a rule of its own.
+            true => vec![
+                "elasticloadbalancing:DeleteListener",
+                "elasticloadbalancing:DeleteRule",
+                "elasticloadbalancing:ModifyListener",
+            ],
+            false => vec!["elasticloadbalancing:DeleteRule", "elasticloadbalancing:ModifyRule"],
         });
+        let mut things = vec![self.fleets(), made.clone()];
+        things.extend(by_port.then(|| rules.clone()));
         let marks = json!([tags::HELD_SINCE, tags::HELD_UNTIL, tags::REPLACES]);
         let flip = match place {
             Place::Listener { .. } => "elasticloadbalancing:ModifyListener",
@@ -352,7 +359,7 @@ impl Names<'_> {
                     "ForAllValues:StringLike": { "aws:TagKeys": "alcedo:*" },
                 }),
             ),
-            statement("OwnFleets", json!(own), json!([self.fleets(), made]), json!({ "StringEquals": self.ours() })),
+            statement("OwnFleets", json!(own), json!(things), json!({ "StringEquals": self.ours() })),
             statement(
                 "MarkFleets",
                 json!(["elasticloadbalancing:AddTags", "elasticloadbalancing:RemoveTags"]),

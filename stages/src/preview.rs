@@ -49,7 +49,7 @@ impl AttachPreview {
         let group = group_made(context)?;
         match self {
             Self::Header { listener, header, priority } => {
-                let rule = match find_rule(clients, listener, &group).await? {
+                let rule = match find_rule(clients, listener, &group, &context.plan().version.to_string()).await? {
                     Some(rule) => rule,
                     None => create_rule(clients, context, listener, header, *priority, &group).await?,
                 };
@@ -81,10 +81,12 @@ impl AttachPreview {
     pub async fn undo(&self, clients: &Clients, context: &StepContext) -> Result<(), StepError> {
         match self {
             Self::Header { listener, .. } => match context.maybe_output::<MadeGroup>(TARGET_GROUP)? {
-                Some(group) => match find_rule(clients, listener, &group.arn).await? {
-                    Some(rule) => delete_rule(clients, &rule).await,
-                    None => Ok(()),
-                },
+                Some(group) => {
+                    match find_rule(clients, listener, &group.arn, &context.plan().version.to_string()).await? {
+                        Some(rule) => delete_rule(clients, &rule).await,
+                        None => Ok(()),
+                    }
+                }
                 None => Ok(()),
             },
             Self::Port { listener: Some(arn), before: Some(before), .. } => {
@@ -183,7 +185,11 @@ impl ReleasePreview {
             }
             (Self::Port { to: Some(_) }, MadePreview { listener: Some(arn), .. }) => {
                 let group = context.output::<MadeGroup>(TARGET_GROUP)?;
-                listener::write(clients, &Place::Listener { arn }, &Routing::to(group.arn)).await?;
+                match listener::write(clients, &Place::Listener { arn }, &Routing::to(group.arn)).await {
+                    // An unwind that was stuck here has gone on to delete one of them.
+                    Err(error) if error.is("ListenerNotFound") || error.is("TargetGroupNotFound") => {}
+                    done => done?,
+                }
             }
             _ => {}
         }
@@ -198,14 +204,21 @@ async fn set_header(clients: &Clients, rule: &str, name: &str, values: Vec<Strin
     Err(absent::told(clients, error, Thing::ListenerRule(rule)).await)
 }
 
-/// The rule that forwards to this group alone, which no other fleet's rule does.
-async fn find_rule(clients: &Clients, listener: &str, group: &str) -> Result<Option<String>, CloudError> {
+/// The rule that forwards to this group alone and asks for its version: whatever else somebody has made of it, that is ours.
+async fn find_rule(
+    clients: &Clients,
+    listener: &str,
+    group: &str,
+    version: &str,
+) -> Result<Option<String>, CloudError> {
     let mut marker = None;
     loop {
         let call = clients.elb.describe_rules().listener_arn(listener).set_marker(marker);
         let page = call.send().await.map_err(|error| CloudError::of("read the listener's rules", error))?;
         for rule in page.rules() {
-            let ours = Routing::read(rule.actions()).is_ok_and(|routing| routing.named() == [group]);
+            let asks = rule.conditions().iter().filter_map(|condition| condition.http_header_config());
+            let ours = asks.flat_map(|header| header.values()).any(|value| value == version)
+                && Routing::read(rule.actions()).is_ok_and(|routing| routing.named() == [group]);
             if let (true, Some(arn)) = (ours && rule.priority() != Some("default"), rule.rule_arn()) {
                 return Ok(Some(arn.to_owned()));
             }
@@ -249,7 +262,7 @@ async fn create_rule(
                 .hint("run again, or give the preview another priority under flip.preview.header.priority"));
             }
             if error.effect_unknown
-                && let Some(rule) = find_rule(clients, listener, group).await?
+                && let Some(rule) = find_rule(clients, listener, group, &context.plan().version.to_string()).await?
             {
                 return Ok(rule);
             }

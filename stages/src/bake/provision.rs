@@ -122,6 +122,14 @@ impl ProvisionBuilder {
         release: &Manifest,
     ) -> Result<PathBuf, StepError> {
         let archive = match context.maybe_output::<Built>(build::RUN)? {
+            // What is inspected has to be what the server fetches.
+            Some(built) if built.sha256 != release.sha256 => {
+                return Err(StepError::new(
+                    ErrorKind::Changed,
+                    format!("the manifest of {} is not the one that this run has published", release.version),
+                )
+                .hint("find out who wrote it to the bucket; build again"));
+            }
             // Another machine's archive is not here.
             Some(built) if built.archive.exists() => built.archive,
             _ => self.download(site, shop, release).await?,

@@ -41,6 +41,12 @@ pub(super) fn what_is_over(case: &Case<'_>, draft: &mut Draft) {
         return;
     }
     let over = |fleet: &&Fleet| fleet.is_held() && fleet.held_until.is_some_and(|until| until <= case.scope.now);
+    if case.facts.fleets.iter().any(|fleet| over(&fleet))
+        && let (Some(blue), Some(healthy)) = (case.blue, case.facts.healthy_in_service)
+        && let Err(error) = quiet::check_successor(blue, healthy)
+    {
+        return draft.note(format!("retire: {}", error.message));
+    }
     let going = without_foreign(case, case.facts.fleets.iter().filter(over), draft);
     retire(case, &going, draft);
 }

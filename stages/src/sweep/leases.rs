@@ -90,6 +90,8 @@ async fn fleets(site: &Site) -> Result<Vec<String>, FactsError> {
         .iter()
         .filter(|fleet| !fleet.is_in_service() && !fleet.is_held() && Some(fleet.version) != reserve)
         .filter(|fleet| !balancer.routing.named().contains(&fleet.target_group.as_str()))
+        // Somebody else has found a use for it.
+        .filter(|fleet| balancer.foreign_rule_to(fleet).is_none())
         .collect();
     let mut ended = Vec::new();
     for fleet in left {

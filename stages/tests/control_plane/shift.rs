@@ -301,6 +301,22 @@ async fn a_gates_deadline_outlives_the_process_that_waits_at_it() {
     assert_eq!((kept.approved, kept.by.as_str()), (false, "the deadline"));
 }
 
+/// A word that comes after the deadline, while nobody is there to close the gate, opens nothing.
+#[tokio::test(start_paused = true)]
+async fn a_word_that_comes_too_late_opens_no_gate() {
+    let (bench, site, green) = bench_with(gated()).await;
+    let prepared = journey::prepare(&site, deploy(green)).await.unwrap();
+    let run: RunId = prepared.plan.run.clone();
+    let died = tokio::time::timeout(Duration::from_secs(5 * 60), journey::finish(prepared)).await;
+    assert!(died.is_err(), "it waits at its gate");
+    tokio::time::sleep(Duration::from_secs(20 * 60)).await;
+    gate::decide(&site, &run, None, true, "ada@desk".into(), None).await.unwrap();
+    let ending = journey::take_up(&site, &run, Wish::GoOn).await;
+    let (step, error) = ending.failure.unwrap();
+    assert_eq!((step.as_str(), error.kind), ("approve/flip", ErrorKind::TimedOut), "{error:?}");
+    bench.assert_as_before("it was approved too late").await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_hold_is_lengthened_and_ended_by_hand() {
     let bench = Bench::new().await;
