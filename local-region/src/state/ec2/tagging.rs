@@ -116,19 +116,7 @@ impl Ec2 {
             let mut rules = groups.flat_map(|group| group.ingress.current().iter().chain(group.egress.current()));
             return rules.find(|rule| rule.rule_id == id).map(|rule| rule.tags.clone());
         }
-        let tags = match resource_type(id)? {
-            "instance" => &self.instances.get(id)?.tags,
-            "image" => &self.images.get(id)?.tags,
-            "volume" => &self.volumes.get(id)?.tags,
-            "snapshot" => &self.snapshots.get(id)?.tags,
-            "security-group" => &self.security_groups.get(id)?.tags,
-            "subnet" => &self.subnets.get(id)?.tags,
-            "vpc" => &self.vpcs.get(id)?.tags,
-            "key-pair" => &self.key_pairs.values().find(|pair| pair.key_pair_id == id)?.tags,
-            "network-interface" => &self.interface_owner(id)?.network_interface.tags,
-            _ => return None,
-        };
-        Some(tags.current().clone())
+        Some(self.lagged_tags(id)?.current().clone())
     }
 
     /// The tags that a reader sees, or `None` where it does not see the resource.
@@ -148,7 +136,12 @@ impl Ec2 {
         if created.is_some_and(|at| !moment.sees(at)) {
             return None;
         }
-        let tags = match resource_type(id)? {
+        Some(self.lagged_tags(id)?.seen(moment).clone())
+    }
+
+    /// The tags of anything but a rule, whose tags change with its group's rules.
+    fn lagged_tags(&self, id: &str) -> Option<&Lagged<Tags>> {
+        Some(match resource_type(id)? {
             "instance" => &self.instances.get(id)?.tags,
             "image" => &self.images.get(id)?.tags,
             "volume" => &self.volumes.get(id)?.tags,
@@ -159,8 +152,7 @@ impl Ec2 {
             "key-pair" => &self.key_pairs.values().find(|pair| pair.key_pair_id == id)?.tags,
             "network-interface" => &self.interface_owner(id)?.network_interface.tags,
             _ => return None,
-        };
-        Some(tags.seen(moment).clone())
+        })
     }
 
     fn interface_owner(&self, id: &str) -> Option<&super::Instance> {
