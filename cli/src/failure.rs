@@ -80,6 +80,14 @@ impl Failure {
         self
     }
 
+    /// The same, its texts as `clean` gives them back.
+    #[must_use]
+    pub fn cleaned(mut self, clean: impl Fn(&str) -> String) -> Self {
+        self.message = clean(&self.message);
+        self.causes.iter_mut().chain(&mut self.hints).for_each(|text| *text = clean(text));
+        self
+    }
+
     /// Shows it: in words on stderr, and with `--output json` also as one line of JSON on stdout.
     pub fn show(&self, output: &Output) {
         output.note(&self.to_text(output.paint_stderr));

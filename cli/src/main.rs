@@ -10,6 +10,7 @@ mod output;
 mod problems;
 mod project;
 mod render;
+mod secrecy;
 mod session;
 mod signals;
 mod watchdog;
@@ -44,6 +45,7 @@ fn run(cli: Cli) -> ExitCode {
     match commands::run(cli.command, &session) {
         Ok(code) => code,
         Err(failure) => {
+            let failure = failure.cleaned(logging::clean);
             failure.show(&session.output);
             failure.code
         }

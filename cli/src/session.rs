@@ -17,7 +17,7 @@ use crate::{
     logging,
     output::{Choice, Output},
     problems::of_rehearsal,
-    project,
+    project, secrecy,
 };
 
 /// What `aws.endpoint` says for the local region.
@@ -112,11 +112,17 @@ impl Session {
     pub async fn site(&self, environment: &Environment) -> Result<Site> {
         let file = self.pipeline_file()?;
         let (name, pipeline) = project::environment(&file, environment.name.as_deref())?;
+        if let Err(error) = secrecy::guard(&pipeline) {
+            self.output.note(&format!("warning: a crash could write secrets to a core dump: {error}\n"));
+        }
         if pipeline.aws.endpoint.as_deref() != Some(LOCAL) {
-            return Ok(Site::connect(pipeline, name, file.folder.clone(), None).await);
+            let site = Site::connect(pipeline, name, file.folder.clone(), None).await;
+            logging::clean_of(&site.redactor);
+            return Ok(site);
         }
         let local = self.local_region().await?.record.local_endpoint();
         let site = Site::connect(pipeline, name, file.folder.clone(), Some(&local)).await;
+        logging::clean_of(&site.redactor);
         let made = rehearsal::prepare(&site).await.map_err(|error| of_rehearsal(&error))?;
         if !made.is_empty() {
             self.output.note(&format!("made in the local region what the file names: {}\n", made.join(", ")));

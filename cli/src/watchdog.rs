@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use alcedo_pipeline::ids::RunId;
+use alcedo_pipeline::{ids::RunId, secret::hide_from};
 use alcedo_stages::last_resort::Deceased;
 use clap::Args;
 
@@ -77,7 +77,8 @@ impl Watchdog {
     pub fn start(session: &Session, environment: &str, run: &RunId, nonce: &str) -> io::Result<Self> {
         let file = project::find_file(session.file()).map_err(|failure| io::Error::other(failure.message))?;
         let file: PathBuf = std::path::absolute(file)?;
-        let child = Command::new(std::env::current_exe()?)
+        let mut command = Command::new(std::env::current_exe()?);
+        command
             .arg("watchdog")
             .arg("--file")
             .arg(file)
@@ -86,9 +87,10 @@ impl Watchdog {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             // Until it has a session of its own.
-            .process_group(0)
-            .spawn()?;
-        Ok(Self { child })
+            .process_group(0);
+        // It hands nothing over.
+        hide_from(&mut command);
+        Ok(Self { child: command.spawn()? })
     }
 
     /// Says that the run has come to an end by itself.

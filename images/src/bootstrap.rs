@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use alcedo_pipeline::secret::hide_from;
 use bollard::{
     Docker,
     query_parameters::{ImportImageOptionsBuilder, ListImagesOptionsBuilder, TagImageOptionsBuilder},
@@ -332,7 +333,9 @@ async fn run_tool(
     progress: &Sink,
     cancel: &CancellationToken,
 ) -> Result<(), BootstrapError> {
-    let mut child = Command::new(TOOL)
+    let mut command = Command::new(TOOL);
+    hide_from(command.as_std_mut());
+    let mut child = command
         .args(run_arguments(recipe, folder, root))
         .stdin(Stdio::null())
         .stdout(Stdio::null())

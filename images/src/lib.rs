@@ -44,6 +44,7 @@ pub mod provision;
 pub mod recipe;
 mod root_archive;
 pub mod scrub;
+pub mod secret_files;
 pub mod session;
 pub mod source;
 

@@ -225,8 +225,13 @@ impl Session {
     /// Dropping the future leaves the program running on the server: the protocol has no message to end it.
     pub async fn run_program(&self, program: &str, as_root: bool, sink: &Sink) -> Result<RemoteEnd, SessionError> {
         let reader = ShellCommand { line: "exec sh -s 2>&1".into(), as_root };
+        self.feed(&reader, program.as_bytes(), sink).await
+    }
+
+    /// Runs a command that reads this input. Nothing of the input is in any list of processes.
+    pub async fn feed(&self, command: &ShellCommand, input: &[u8], sink: &Sink) -> Result<RemoteEnd, SessionError> {
         let mut lines = Lines::to(sink);
-        let exit_code = self.stream(&reader, program.as_bytes(), |stream, bytes| lines.feed(stream, bytes)).await?;
+        let exit_code = self.stream(command, input, |stream, bytes| lines.feed(stream, bytes)).await?;
         Ok(RemoteEnd { exit_code, last_lines: lines.finish().await })
     }
 

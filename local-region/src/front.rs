@@ -18,7 +18,7 @@ use crate::{
     wire::{
         ApiError, Params, Xml, cloudwatch, ec2, elbv2,
         sigv4::{Keys, Signed},
-        sts,
+        ssm, sts,
     },
 };
 
@@ -32,6 +32,8 @@ const FAULT: &str = "A fault asked for this.";
 const S3: &str = "s3";
 /// CloudWatch's name in a credential scope.
 const METRICS: &str = "monitoring";
+/// Systems Manager's name in a credential scope.
+const PARAMETERS: &str = "ssm";
 
 /// What every request is answered from.
 pub struct Front {
@@ -82,6 +84,7 @@ pub async fn answer(State(front): State<Arc<Front>>, request: Request) -> Respon
         }
         _ if faults_api::is_meant(&parts) => faults_api::answer(&front.region, &front.keys, &parts, body).await,
         Some(signed) if signed.service == METRICS => metrics(&front, signed, &parts, body).await,
+        Some(signed) if signed.service == PARAMETERS => parameters(&front, signed, &parts, body).await,
         Some(signed) if let Some(service) = Service::named(&signed.service) => {
             query(&front, service, signed, &parts, body, &id).await
         }
@@ -220,6 +223,30 @@ async fn metrics(front: &Front, signed: &Signed, parts: &Parts, body: Body) -> R
         cloudwatch::encode(Err(ApiError::with_status(status, code, FAULT)))
     })
     .await
+}
+
+/// So has Systems Manager. The log of calls holds the parameters' names, and nothing else of the body.
+async fn parameters(front: &Front, signed: &Signed, parts: &Parts, body: Body) -> Response {
+    let Ok(body) = to_bytes(body, BODY_BYTES).await else {
+        let error = ApiError::with_status(413, "RequestEntityTooLarge", "The request is larger than 1 MiB.");
+        return ssm::encode(Err(error));
+    };
+    let operation = ssm::operation(parts).unwrap_or("Unknown");
+    let names = ssm::names(&body);
+    let about = names.join(" ");
+    let asked = Asked { service: PARAMETERS, operation, about: &about };
+    let effect = async {
+        let own = &front.region.config.region;
+        let outcome = check_signature(front, signed, parts, &body)
+            .and_then(|()| {
+                let checks = || iam::of_ssm(operation, &names, own);
+                front.region.authorize(checks).map_err(|check| denied("AccessDeniedException", &check))
+            })
+            .and_then(|()| ssm::handle(operation, &body, &front.region));
+        ssm::encode(outcome)
+    };
+    struck(&front.region, &asked, effect, |code, status| ssm::encode(Err(ApiError::with_status(status, code, FAULT))))
+        .await
 }
 
 /// Refuses what the policy in force does not allow. Who one is may be asked by anybody.

@@ -15,6 +15,7 @@ use crate::{
     journal::{Journal, JournalError},
     plan::Plan,
     resource::Resource,
+    secret::Redactor,
     status::Progress,
 };
 
@@ -25,12 +26,14 @@ pub(crate) struct Outlet {
     pub(crate) progress: std::sync::Mutex<Progress>,
     pub(crate) events: mpsc::UnboundedSender<Event>,
     pub(crate) clock: Arc<dyn Clock>,
+    /// Nothing leaves with a secret in it.
+    pub(crate) redactor: Redactor,
 }
 
 impl Outlet {
     /// Journals a durable event, then shows it.
     pub(crate) async fn keep(&self, what: What) -> Result<(), JournalError> {
-        let event = Event::new(&self.run, self.clock.now(), what);
+        let event = Event::new(&self.run, self.clock.now(), self.redactor.clean_event(what));
         self.journal.lock().await.append(&event).await?;
         let applied = self.progress.lock().expect("no panic while progress is held").apply(&event);
         debug_assert!(applied.is_ok(), "{applied:?}");
@@ -40,7 +43,7 @@ impl Outlet {
     }
 
     pub(crate) fn show(&self, what: What) {
-        let _ = self.events.send(Event::new(&self.run, self.clock.now(), what));
+        let _ = self.events.send(Event::new(&self.run, self.clock.now(), self.redactor.clean_event(what)));
     }
 }
 

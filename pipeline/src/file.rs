@@ -23,6 +23,9 @@ pub struct Pipeline {
     pub publish: Publish,
     pub bake: Bake,
     pub launch: Launch,
+    /// What servers are given in memory, by the names that they find it under. Default: nothing.
+    #[serde(default)]
+    pub secrets: BTreeMap<String, SecretSource>,
     /// Run against every green server and through the preview route, before any traffic moves.
     #[serde(default)]
     pub smoke_tests: Vec<Check>,
@@ -232,6 +235,24 @@ pub struct Launch {
     /// From launch to all servers healthy. Default `5m`.
     #[serde(default = "five_minutes")]
     pub timeout: Span,
+}
+
+/// Where a secret comes from. Exactly one of the keys.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SecretSource {
+    /// A variable of the environment in which `alcedo` runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<String>,
+    /// A file of this machine; the end of its only line is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
+    /// A parameter of AWS Systems Manager, by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssm: Option<String>,
+    /// A file of the project, encrypted with age: a map of names to values, of which the secret's name is taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age: Option<PathBuf>,
 }
 
 /// The balancer's health check.

@@ -19,6 +19,7 @@ pub mod recovery;
 pub mod report;
 pub mod resource;
 pub mod runner;
+pub mod secret;
 pub mod status;
 pub mod step;
 pub mod store;

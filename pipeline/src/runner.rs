@@ -27,6 +27,7 @@ use crate::{
     plan::{Plan, PlannedStep},
     recovery,
     resource::Resource,
+    secret::Redactor,
     status::{Progress, Status},
     step::{Step, Steps},
 };
@@ -76,6 +77,8 @@ pub struct Ground {
     pub fence: Option<Fence>,
     /// See [`UNDO_PAUSES`].
     pub undo_pauses: [Duration; 3],
+    /// What events and journal are cleaned of.
+    pub redactor: Redactor,
 }
 
 /// Executes one plan.
@@ -105,6 +108,7 @@ impl<'a> Runner<'a> {
             progress: std::sync::Mutex::new(progress),
             events,
             clock: ground.clock.clone(),
+            redactor: ground.redactor.clone(),
         };
         let Ground { fence, undo_pauses, .. } = ground;
         Self { plan: Arc::new(plan), steps, outlet: Arc::new(outlet), fence, undo_pauses, cancel }

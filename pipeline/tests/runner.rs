@@ -13,6 +13,7 @@ use alcedo_pipeline::{
     report::Report,
     resource::Resource,
     runner::{Direction, Ending, Ground, Runner, UNDO_PAUSES},
+    secret::Redactor,
     status::Progress,
     step::{Step, Steps},
     store::{MemoryStore, Store},
@@ -149,7 +150,7 @@ async fn execute(steps: &[(&str, &str)], cancel: CancellationToken) -> Ran {
 }
 
 fn ground() -> Ground {
-    Ground { clock: Arc::new(SystemClock), fence: None, undo_pauses: UNDO_PAUSES }
+    Ground { clock: Arc::new(SystemClock), fence: None, undo_pauses: UNDO_PAUSES, redactor: Redactor::default() }
 }
 
 fn opening() -> What {

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use alcedo_pipeline::suite::RunCheck;
+use alcedo_pipeline::{secret::hide_from, suite::RunCheck};
 use nix::{
     sys::signal::{Signal, killpg},
     unistd::Pid,
@@ -51,6 +51,7 @@ pub async fn check(check: &RunCheck, target: &Target, deadline: Duration) -> Res
         .stderr(Stdio::piped())
         .process_group(0)
         .kill_on_drop(true);
+    hide_from(command.as_std_mut());
     match &target.version {
         Some(version) => command.env("ALCEDO_VERSION", version),
         None => command.env_remove("ALCEDO_VERSION"),

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    bake, build, examine, flip, gate, hold, ingress, launch, preview, publish, quiet, retire, site::Site, smoke,
-    workshop::Workshop,
+    bake, build, examine, flip, gate, hold, ingress, launch, preview, publish, quiet, retire, secrets, site::Site,
+    smoke, workshop::Workshop,
 };
 
 /// What one step does, with everything it needs to know.
@@ -35,6 +35,7 @@ pub enum Action {
     CreateTargetGroup(launch::CreateTargetGroup),
     AttachPreview(preview::AttachPreview),
     LaunchInstances(launch::LaunchInstances),
+    HandOverSecrets(secrets::HandOver),
     RegisterTargets(launch::RegisterTargets),
     AwaitHealthy(launch::AwaitHealthy),
     SmokeTest(smoke::SmokeTest),
@@ -103,6 +104,7 @@ impl Step for SiteStep {
             Action::CreateTargetGroup(it) => it.run(clients, context).await,
             Action::AttachPreview(it) => it.run(clients, context).await,
             Action::LaunchInstances(it) => it.run(clients, &site.folder, context).await,
+            Action::HandOverSecrets(it) => it.run(site, shop, context).await,
             Action::RegisterTargets(it) => it.run(clients, context).await,
             Action::AwaitHealthy(it) => it.run(clients, context).await,
             Action::SmokeTest(it) => it.run(site, shop, context).await,
@@ -145,6 +147,7 @@ impl Step for SiteStep {
             | Action::CloseIngress(_)
             | Action::Provision(_)
             | Action::EndBuilder(_)
+            | Action::HandOverSecrets(_)
             | Action::AwaitHealthy(_)
             | Action::SmokeTest(_)
             | Action::AwaitApproval(_)

@@ -60,7 +60,7 @@ impl CloudError {
 
     /// Whether the credentials lack a permission.
     pub fn is_refused(&self) -> bool {
-        self.is("UnauthorizedOperation") || self.is("AccessDenied")
+        ["UnauthorizedOperation", "AccessDenied", "AccessDeniedException"].iter().any(|code| self.is(code))
     }
 
     /// The same error, of which it has turned out what it means.

@@ -9,6 +9,7 @@ use crate::{
     build,
     cloud_error::{self, CloudError},
     facts::{self, FactsError},
+    secrets,
     site::Site,
 };
 
@@ -79,6 +80,7 @@ pub async fn findings(site: &Site) -> Vec<Finding> {
         Ok(base) => findings.push(Finding::good("base image", format!("{} ({})", base.name, base.ami))),
         Err(error) => findings.push(Finding::of_facts("base image", &error)),
     }
+    findings.extend(secrets(site).await);
     findings.push(match facts::own_address(site).await {
         Some(address) => Finding::good("own address", format!("{address}, as servers see it")),
         None => Finding::bad(
@@ -219,6 +221,18 @@ async fn bucket(site: &Site) -> Finding {
             }
         }
     }
+}
+
+/// Whether each is to be had; nothing of a value is told.
+async fn secrets(site: &Site) -> Option<Finding> {
+    let sources = &site.pipeline.secrets;
+    if sources.is_empty() {
+        return None;
+    }
+    Some(match secrets::find(site, sources).await {
+        Ok(found) => Finding::good("secrets", found.keys().map(String::as_str).collect::<Vec<_>>().join(", ")),
+        Err(error) => Finding::bad("secrets", error.message, error.hints),
+    })
 }
 
 /// The key pair that `launch.key` names.

@@ -141,6 +141,8 @@ async fn over_ssh(
 }
 
 async fn put(site: &Site, key: &str, text: String) -> Result<(), StoreError> {
+    // An app that prints its secrets has them in its log and on its console.
+    let text = site.redactor.clean(&text).into_owned();
     match site.store.create(key, text.into_bytes()).await {
         // An earlier attempt of the run has kept it.
         Ok(_) | Err(StoreError::Conflict { .. }) => Ok(()),

@@ -1,6 +1,6 @@
 //! One run from lock to release.
 
-use std::{os::unix::fs::MetadataExt, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use alcedo_pipeline::{
     error::StepError,
@@ -12,7 +12,7 @@ use alcedo_pipeline::{
     process::Process,
     recovery::Refusal,
     runner::{Direction, Ending, Ground, Halt, Runner, UNDO_PAUSES},
-    status::{IllegalChange, Progress},
+    status::{IllegalChange, Progress, Status},
     store::StoreError,
     version::Version,
 };
@@ -21,11 +21,12 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    action::SiteSteps,
+    action::{Action, SiteSteps},
     facts::{self, Facts, FactsError, Request},
     planner::{self, PlanError, Scope},
     publish,
     recover::{self, Taken},
+    secrets,
     site::Site,
     sweep,
     workshop::Workshop,
@@ -158,13 +159,36 @@ pub async fn prepare(site: &Site, request: &Request, order: &Order<'_>) -> Resul
     let run = new_run(site, now);
     let lock = acquire(site, &run, order).await?;
     let hands = Hands { plain: site.clone(), guarded: site.guarded_by(lock.fence()), workshop };
-    match prepare_locked(&hands, &lock, request, run, now, order).await {
-        Ok(plan) => Ok(Prepared { plan, work: Work::Begin, hands, lock }),
+    let prepared = match prepare_locked(&hands, &lock, request, run, now, order).await {
+        Ok(plan) => Prepared { plan, work: Work::Begin, hands, lock },
         Err(error) => {
             lock.release().await?;
+            return Err(error);
+        }
+    };
+    match find_secrets(&prepared.hands, &prepared.plan, &Progress::default()).await {
+        Ok(()) => Ok(prepared),
+        Err(error) => {
+            prepared.abandon().await?;
             Err(error)
         }
     }
+}
+
+/// What servers are still to be handed. A run that hands nothing over needs none of them, and must not fail for want of one:
+/// it only learns, as far as it can without asking, what is not to be printed.
+async fn find_secrets(hands: &Hands, plan: &Plan, progress: &Progress) -> Result<(), RunError> {
+    let steps = plan.steps.iter().filter(|step| progress.status(&step.id) != Status::Succeeded);
+    let mut actions = steps.filter_map(|step| serde_json::from_value::<Action>(step.action.clone()).ok());
+    let wanted = actions.find_map(|action| match action {
+        Action::HandOverSecrets(step) => Some(step.sources),
+        _ => None,
+    });
+    match wanted {
+        Some(sources) => hands.workshop.keep_secrets(secrets::find(&hands.plain, &sources).await?),
+        None => secrets::shade(&hands.plain),
+    }
+    Ok(())
 }
 
 /// Takes up a run that has not come to its end: the newest, where none is named.
@@ -189,9 +213,13 @@ pub async fn take_up(
             lock.release().await?;
             Ok(TakenUp::Ended(plan, outcome))
         }
-        Ok(recover::Found::Open(plan, taken)) => {
-            Ok(TakenUp::Ready(Box::new(Prepared { plan, work: Work::Go(taken), hands, lock })))
-        }
+        Ok(recover::Found::Open(plan, taken)) => match find_secrets_to_go_on(&hands, &plan, &taken).await {
+            Ok(()) => Ok(TakenUp::Ready(Box::new(Prepared { plan, work: Work::Go(taken), hands, lock }))),
+            Err(error) => {
+                lock.release().await?;
+                Err(error)
+            }
+        },
         // Its process died before it had kept its plan, and so before it did anything.
         Err(RunError::Journal(JournalError::NoRun { .. })) if recover::forget_what_never_began(site, &run).await? => {
             lock.release().await?;
@@ -200,6 +228,21 @@ pub async fn take_up(
         Err(error) => {
             lock.release().await?;
             Err(error)
+        }
+    }
+}
+
+async fn find_secrets_to_go_on(hands: &Hands, plan: &Plan, taken: &Taken) -> Result<(), RunError> {
+    match &taken.course {
+        recover::Course::Forward { renewals } => {
+            let mut progress = taken.progress.clone();
+            // A step that is done anew needs again what it was given.
+            renewals.iter().for_each(|(step, _)| drop(progress.steps.remove(step)));
+            find_secrets(hands, plan, &progress).await
+        }
+        recover::Course::Back | recover::Course::WriteOff => {
+            secrets::shade(&hands.plain);
+            Ok(())
         }
     }
 }
@@ -350,7 +393,12 @@ pub(crate) async fn drive(
     let Hands { plain, guarded, workshop } = hands;
     let steps = SiteSteps { site: guarded.clone(), workshop: workshop.clone() };
     let run = plan.run.clone();
-    let ground = Ground { clock: plain.clock(), fence: Some(lock.fence().clone()), undo_pauses: UNDO_PAUSES };
+    let ground = Ground {
+        clock: plain.clock(),
+        fence: Some(lock.fence().clone()),
+        undo_pauses: UNDO_PAUSES,
+        redactor: plain.redactor.clone(),
+    };
     let (host, tool) = (holder(), crate::TOOL.to_owned());
     let ended = match work {
         Work::Begin => {
@@ -408,7 +456,9 @@ pub fn holder() -> String {
 
 /// The name that the machine's own list has for whoever runs this process; the number where it has none.
 fn user_of_process() -> Option<String> {
-    let id = std::fs::metadata("/proc/self").ok()?.uid().to_string();
+    // Not the owner of /proc/self: of a process that keeps secrets that is root, whoever runs it.
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let id = status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().next().map(str::to_owned))?;
     let list = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     let named = list.lines().map(|line| line.split(':')).find_map(|mut fields| {
         let name = fields.next()?;

@@ -54,8 +54,8 @@ pub async fn policy(site: &Site) -> Result<Value, FactsError> {
     let pipeline = site.pipeline.as_ref();
     let of_servers = groups.first().cloned();
     let of_builder = groups.pop();
-    // Smoke tests look at servers through the first of their groups.
-    let looked_at = of_servers.filter(|_| !pipeline.smoke_tests.is_empty());
+    // Smoke tests look at servers, and secrets are handed to them, through the first of their groups.
+    let looked_at = of_servers.filter(|_| !pipeline.smoke_tests.is_empty() || !pipeline.secrets.is_empty());
     let opened = of_builder.iter().cloned().chain(looked_at).collect();
     let names = Names {
         pipeline,
@@ -78,6 +78,7 @@ pub async fn policy(site: &Site) -> Result<Value, FactsError> {
     statements.extend(names.ports());
     statements.extend(names.traffic());
     statements.extend(names.objects());
+    statements.extend(names.secrets());
     Ok(json!({ "Version": "2012-10-17", "Statement": statements }))
 }
 
@@ -287,6 +288,19 @@ impl Names<'_> {
             // A key is deleted before it is made, in case a run that died has left it; one that is not there has no tags.
             statement("OwnKeys", json!("ec2:DeleteKeyPair"), keys, json!({ "StringEqualsIfExists": self.ours() })),
         ]
+    }
+
+    /// The parameters that the file names. AWS's own key for them needs no permission; a key of one's own needs `kms:Decrypt`.
+    fn secrets(&self) -> Option<Value> {
+        let parameters: BTreeSet<&str> =
+            self.pipeline.secrets.values().filter_map(|source| source.ssm.as_deref()).collect();
+        let Self { partition, region, account, .. } = self;
+        let arn = |name: &&str| {
+            // A name that begins with `/` brings the one before it along.
+            format!("arn:{partition}:ssm:{region}:{account}:parameter/{}", escaped(name.trim_start_matches('/')))
+        };
+        let arns: Vec<String> = parameters.iter().map(arn).collect();
+        (!arns.is_empty()).then(|| statement("ReadSecrets", json!("ssm:GetParameters"), json!(arns), Value::Null))
     }
 
     fn ports(&self) -> Vec<Value> {

@@ -42,6 +42,7 @@ pub mod releases;
 pub mod renewal;
 pub mod retire;
 pub mod s3_store;
+pub mod secrets;
 pub mod servers;
 pub mod site;
 pub mod smoke;

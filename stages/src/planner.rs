@@ -193,8 +193,13 @@ impl Case<'_> {
         self.held.map_or(Group::Made, |fleet| Group::Known(fleet.target_group.clone()))
     }
 
-    fn needs_ssh(&self) -> bool {
+    fn tests_over_ssh(&self) -> bool {
         self.pipeline().smoke_tests.iter().any(alcedo_pipeline::suite::Check::needs_ssh)
+    }
+
+    /// Whether the run logs in to the servers.
+    fn needs_ssh(&self) -> bool {
+        self.tests_over_ssh() || !self.pipeline().secrets.is_empty()
     }
 
     fn front_door(&self) -> FrontDoor {

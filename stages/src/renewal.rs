@@ -10,7 +10,7 @@ use alcedo_pipeline::{
     suite::Check,
 };
 
-use crate::{action::Action, bake, build, launch};
+use crate::{action::Action, bake, build, launch, secrets};
 
 /// The steps, each with the reason.
 pub fn of(plan: &Plan, progress: &Progress) -> Vec<(StepId, String)> {
@@ -33,11 +33,14 @@ pub fn of(plan: &Plan, progress: &Progress) -> Vec<(StepId, String)> {
             add(&id.into(), "the builder admits the key that was lost");
         }
     }
-    let logs_in =
-        |action: &Action| matches!(action, Action::SmokeTest(test) if test.checks.iter().any(Check::needs_ssh));
+    let logs_in = |action: &Action| match action {
+        Action::SmokeTest(test) => test.checks.iter().any(Check::needs_ssh),
+        Action::HandOverSecrets(_) => true,
+        _ => false,
+    };
     if look.is_pending(logs_in) {
         add(&bake::KEY.into(), KEY_LOST);
-        for id in [launch::INSTANCES, launch::REGISTER, launch::HEALTHY] {
+        for id in [launch::INSTANCES, secrets::HAND_OVER, launch::REGISTER, launch::HEALTHY] {
             add(&id.into(), "the servers admit the key that was lost");
         }
     }
@@ -92,8 +95,10 @@ impl Look<'_> {
             let until_closed =
                 self.steps().skip_while(|(step, _)| step.id != *id).take_while(|(_, action)| !closes(action));
             until_closed.skip(1).any(|(step, action)| {
-                matches!(action, Action::Provision(_) | Action::SmokeTest(_) | Action::CreateImage(_))
-                    && self.progress.status(&step.id) != Status::Succeeded
+                matches!(
+                    action,
+                    Action::Provision(_) | Action::SmokeTest(_) | Action::CreateImage(_) | Action::HandOverSecrets(_)
+                ) && self.progress.status(&step.id) != Status::Succeeded
             })
         };
         opened.map(|(step, _)| step.id.clone()).filter(in_use).collect()

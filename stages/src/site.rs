@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use alcedo_pipeline::{clock::Clock, file::Pipeline, lock::Fence, store::Store};
+use alcedo_pipeline::{clock::Clock, file::Pipeline, lock::Fence, secret::Redactor, store::Store};
 use jiff::Timestamp;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
@@ -26,6 +26,8 @@ pub struct Site {
     pub store: Arc<dyn Store>,
     /// `<prefix><app>/`: where everything of the app is kept in the bucket.
     pub root: String,
+    /// Knows the secrets once they are found; nothing leaves with one of them in it.
+    pub redactor: Redactor,
     /// Where random names come from.
     dice: Arc<Mutex<StdRng>>,
 }
@@ -59,6 +61,7 @@ impl Site {
             clients,
             store,
             root,
+            redactor: Redactor::default(),
             dice: Arc::new(Mutex::new(dice)),
         }
     }

@@ -168,11 +168,7 @@ async fn log_out(
     passed: bool,
 ) -> Result<(), StepError> {
     if passed {
-        let key = shop.key().await?;
-        let remove = format!("sed -i '\\#{}#d' ~/.ssh/authorized_keys", key.public_base64());
-        if let Err(error) = session.run(&alcedo_smoke_tests::ShellCommand::new(remove)).await {
-            context.warn(format!("the ephemeral key could not be taken off {}: {error}", server.id), None);
-        }
+        ssh::lock_out(shop.key().await?, context, server, &session).await;
     }
     let _ = session.close().await;
     Ok(())

@@ -13,6 +13,8 @@ use alcedo_pipeline::{
     wait::{Look, Wait},
 };
 
+use alcedo_smoke_tests::{Shell, ShellCommand};
+
 use crate::{clients::Clients, servers};
 
 /// How to log in.
@@ -63,5 +65,13 @@ pub async fn open(
             hint.into_iter().fold(step, StepError::hint)
         }),
         () = context.cancellation().cancelled() => Err(StepError::interrupted()),
+    }
+}
+
+/// Takes the run's key off a server: nobody can log in with it afterwards.
+pub async fn lock_out(key: &EphemeralKey, context: &StepContext, server: &servers::Server, session: &Session) {
+    let remove = format!("sed -i '\\#{}#d' ~/.ssh/authorized_keys", key.public_base64());
+    if let Err(error) = session.run(&ShellCommand::new(remove)).await {
+        context.warn(format!("the ephemeral key could not be taken off {}: {error}", server.id), None);
     }
 }

@@ -1,9 +1,12 @@
 //! What exists on this machine alone while a run lasts. Nothing in it is needed to undo the run.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+};
 
 use alcedo_images::key::EphemeralKey;
-use alcedo_pipeline::error::StepError;
+use alcedo_pipeline::{error::StepError, secret::Secrets};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
@@ -16,6 +19,7 @@ pub struct Workshop {
 struct Inside {
     folder: TempDir,
     key: OnceCell<EphemeralKey>,
+    secrets: OnceLock<Secrets>,
 }
 
 impl Workshop {
@@ -27,7 +31,7 @@ impl Workshop {
                 .hint("free some space, or set TMPDIR to a folder that can be written")
                 .because(error)
         })?;
-        Ok(Self { inside: Arc::new(Inside { folder, key: OnceCell::new() }) })
+        Ok(Self { inside: Arc::new(Inside { folder, key: OnceCell::new(), secrets: OnceLock::new() }) })
     }
 
     pub fn folder(&self) -> PathBuf {
@@ -37,6 +41,16 @@ impl Workshop {
     /// Where the build writes its archive.
     pub fn archive(&self) -> PathBuf {
         self.inside.folder.path().join("artifact.tar.zst")
+    }
+
+    /// What servers are to be handed, once it was found.
+    pub fn secrets(&self) -> Option<&Secrets> {
+        self.inside.secrets.get()
+    }
+
+    /// Keeps what was found; the first time counts.
+    pub fn keep_secrets(&self, secrets: Secrets) {
+        let _ = self.inside.secrets.set(secrets);
     }
 
     /// The run's key, made when it is first asked for.

@@ -9,6 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use alcedo_pipeline::secret::hide_from;
+
 use super::{
     folder::Folder,
     record::Record,
@@ -105,7 +107,10 @@ fn spawn(folder: &Folder, forget_servers: bool) -> Result<Child> {
         .open(folder.log())
         .map_err(fail("the local region's log cannot be written"))?;
     let program = std::env::current_exe().map_err(fail("alcedo's own program file was not found"))?;
-    Command::new(program)
+    let mut command = Command::new(program);
+    // It outlives this command, and has no use for its secrets.
+    hide_from(&mut command);
+    command
         .args(["region", "serve", "--folder"])
         .arg(folder.path())
         .args(forget_servers.then_some("--forget-servers"))

@@ -21,6 +21,7 @@ mod lifecycle;
 mod reading;
 mod run;
 mod seats;
+mod secrets;
 #[allow(dead_code)]
 #[path = "../../../stages/tests/control_plane/support/inventory.rs"]
 mod stock;

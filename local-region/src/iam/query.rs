@@ -268,3 +268,16 @@ pub fn cloudwatch(operation: &str, region: &str) -> Vec<Check> {
     context.set("aws:RequestedRegion", [region]);
     vec![Check { action: format!("cloudwatch:{operation}"), resource: "*".to_owned(), context }]
 }
+
+/// The checks of a call about parameters: one for each.
+pub fn ssm(operation: &str, names: &[String], region: &str) -> Vec<Check> {
+    let mut context = Context::default();
+    context.set("aws:RequestedRegion", [region]);
+    let names: Vec<&str> = if names.is_empty() { vec!["*"] } else { names.iter().map(String::as_str).collect() };
+    let check = |name: &str| Check {
+        action: format!("ssm:{operation}"),
+        resource: crate::wire::ssm::arn(name, region),
+        context: context.clone(),
+    };
+    names.into_iter().map(check).collect()
+}

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 pub mod ec2;
 pub mod elbv2;
+pub mod parameters;
 
 /// All records of a region.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -15,6 +16,8 @@ pub struct World {
     pub format: u32,
     pub ec2: ec2::Ec2,
     pub elbv2: elbv2::Elbv2,
+    #[serde(default)]
+    pub parameters: parameters::Parameters,
 }
 
 impl World {

@@ -1,4 +1,5 @@
-//! Encoding only: what arrives as AWS's *query* protocol, what leaves as XML; CBOR for CloudWatch. Nothing here decides
+//! Encoding only: what arrives as AWS's *query* protocol, what leaves as XML; CBOR for CloudWatch, JSON for
+//! Systems Manager. Nothing here decides
 //! anything.
 //!
 //! EC2 flattens lists as `Name.1`, ELBv2 as `Name.member.1`; [`Params::list`] reads both.
@@ -9,6 +10,7 @@ pub mod elbv2;
 pub mod error;
 pub mod params;
 pub mod sigv4;
+pub mod ssm;
 pub mod sts;
 pub mod xml;
 

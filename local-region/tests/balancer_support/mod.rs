@@ -65,7 +65,7 @@ impl Lab {
         let network = machines.prepare().await.unwrap();
         let config = config(folder.path().to_owned(), lags);
         let ec2 = Ec2::fresh(network.block, &config.region, "seed", clock.now());
-        let world = World { format: World::FORMAT, ec2, elbv2: Elbv2::default() };
+        let world = World { format: World::FORMAT, ec2, elbv2: Elbv2::default(), ..World::default() };
         let region = Arc::new(Region::new(config, clock, Arc::new(machines), network, world));
         let lab = Self { region, clock: manual, balancer: Mutex::new(None), _folder: folder };
         lab.start_balancer().await;

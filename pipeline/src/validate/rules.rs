@@ -8,6 +8,7 @@ mod build;
 mod checks;
 mod flip;
 mod launch;
+mod secrets;
 
 use serde_json::Value;
 
@@ -92,6 +93,7 @@ pub(super) fn check(settings: &Value, add: Add<'_>) {
     build::check(&top, add);
     bake::check(&top, add);
     launch::check(&top, add);
+    secrets::check(&top, add);
     flip::check(&top, add);
     for test in top.list("smoke_tests") {
         checks::check(&test, add);

@@ -8,10 +8,15 @@ use alcedo_pipeline::{
 use sha2::{Digest, Sha256};
 
 use super::{Case, Draft, PlanError, no_address};
-use crate::{action::Action, bake, facts::Image, ingress, launch, preview, smoke};
+use crate::{action::Action, bake, facts::Image, ingress, launch, preview, secrets, smoke};
 
 /// Longer than any suite should take; the rules are closed as soon as the suite has ended.
 const SMOKE_LEASE_SECONDS: u64 = 1800;
+
+/// Beyond the servers' deadline, for what the run does around it.
+const LAUNCH_LEASE_MARGIN_SECONDS: u64 = 300;
+
+const OPEN_FOR_SECRETS: &str = "launch/open-ssh";
 
 /// The fleet's target group: the app for people, eight digits of environment, version and run for uniqueness. At most 29
 /// characters of the 32 that AWS allows.
@@ -32,8 +37,11 @@ pub(super) fn steps(case: &Case<'_>, image: Option<&Image>, draft: &mut Draft) -
         }
         if let Some(key) = &settings.key {
             return Err(PlanError::new(
-                format!("launch.key is {key}, but smoke tests log in to the servers with the run's own key"),
-                "leave out launch.key, or check over http, tcp or run instead of on the server",
+                format!("launch.key is {key}, but the run logs in to the servers with a key of its own"),
+                match case.tests_over_ssh() {
+                    true => "leave out launch.key, or check over http, tcp or run instead of on the server",
+                    false => "leave out launch.key: secrets are handed to the servers over SSH",
+                },
             ));
         }
         if image.is_some() {
@@ -96,6 +104,7 @@ pub(super) fn steps(case: &Case<'_>, image: Option<&Image>, draft: &mut Draft) -
             timeout: settings.timeout,
         }),
     );
+    hand_over_secrets(case, draft);
     draft.add(
         stage,
         launch::REGISTER,
@@ -114,6 +123,53 @@ pub(super) fn steps(case: &Case<'_>, image: Option<&Image>, draft: &mut Draft) -
     );
     smoke(case, draft);
     Ok(())
+}
+
+/// Before the balancer asks the servers anything: an app that waits for its secrets is not well yet.
+fn hand_over_secrets(case: &Case<'_>, draft: &mut Draft) {
+    let pipeline = case.pipeline();
+    let Some(address) = case.facts.own_address.filter(|_| !pipeline.secrets.is_empty()) else { return };
+    let stage = Stage::Launch;
+    let group = &case.facts.network.security_groups[0];
+    let port = pipeline.bake.ssh_port;
+    let named = format!("port {port} of {}", pipeline.launch.security_groups[0]);
+    let open = ingress::OpenIngress {
+        security_group: group.clone(),
+        address,
+        ports: vec![port],
+        lease_seconds: pipeline.launch.timeout.as_secs() + LAUNCH_LEASE_MARGIN_SECONDS,
+    };
+    let does = format!("open {named} for {address}/32");
+    draft.add(stage, OPEN_FOR_SECRETS, Sign::Add, does, Some("close it"), Action::OpenIngress(open));
+    let names: Vec<&str> = pipeline.secrets.keys().map(String::as_str).collect();
+    draft.add(
+        stage,
+        secrets::HAND_OVER,
+        Sign::Change,
+        format!("hand each server its secrets, in memory: {}", names.join(", ")),
+        None::<&str>,
+        Action::HandOverSecrets(secrets::HandOver {
+            sources: pipeline.secrets.clone(),
+            ssh_user: pipeline.bake.ssh_user.clone(),
+            ssh_port: port,
+            private_address: pipeline.bake.private_address,
+            timeout: pipeline.launch.timeout,
+            last_login: !case.tests_over_ssh(),
+        }),
+    );
+    let close = ingress::CloseIngress { security_group: group.clone(), opened_by: StepId::from(OPEN_FOR_SECRETS) };
+    draft.add(
+        stage,
+        "launch/close-ssh",
+        Sign::Remove,
+        format!("close {named}"),
+        None::<&str>,
+        Action::CloseIngress(close),
+    );
+    if !case.tests_over_ssh() {
+        let does = "delete the ephemeral key pair";
+        draft.add(stage, "launch/delete-key", Sign::Remove, does, None::<&str>, Action::DeleteKey(bake::DeleteKey {}));
+    }
 }
 
 fn attach_preview(case: &Case<'_>) -> Result<(String, preview::AttachPreview), PlanError> {
@@ -156,7 +212,7 @@ fn smoke(case: &Case<'_>, draft: &mut Draft) {
     let group = &facts.network.security_groups[0];
     // Servers are tested directly: the app's port, and SSH where a test logs in, are open for that long only.
     let mut ports = vec![pipeline.launch.port];
-    if case.needs_ssh() {
+    if case.tests_over_ssh() {
         ports.push(pipeline.bake.ssh_port);
     }
     let named: Vec<String> = ports.iter().map(ToString::to_string).collect();
@@ -190,7 +246,7 @@ fn smoke(case: &Case<'_>, draft: &mut Draft) {
         let does = format!("close {named}");
         draft.add(stage, "smoke/close", Sign::Remove, does, None::<&str>, Action::CloseIngress(close));
     }
-    if case.needs_ssh() {
+    if case.tests_over_ssh() {
         let does = "delete the ephemeral key pair";
         draft.add(stage, "smoke/delete-key", Sign::Remove, does, None::<&str>, Action::DeleteKey(bake::DeleteKey {}));
     }

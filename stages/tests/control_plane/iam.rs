@@ -8,7 +8,7 @@ use alcedo_stages::{
     cloud_error::CloudError,
     doctor,
     facts::{self, Request},
-    gate, hold, iam_policy, logs, overview, publish, releases, servers,
+    gate, hold, iam_policy, logs, overview, publish, releases, secrets, servers,
     site::Site,
     sweep,
     tags::{self, Tags},
@@ -37,6 +37,7 @@ fn changes() -> Value {
         "launch": { "slowest_request": "1s", "instance_profile": "hello" },
         "retire": { "keep_images": 1 },
         "publish": { "keep": 1 },
+        "secrets": { "TOKEN": { "ssm": "/hello/token" }, "KEY": { "ssm": "hello-key" } },
     })
 }
 
@@ -50,6 +51,10 @@ async fn bench() -> (Bench, Value) {
         let tag = aws_sdk_ec2::types::Tag::builder().key(tags::APP).value("hello").build();
         let call = bench.account.clients.ec2.create_tags().set_resources(Some(image.snapshots)).tags(tag);
         call.send().await.unwrap();
+    }
+    for name in ["/hello/token", "hello-key", "/another/token"] {
+        let put = bench.account.clients.ssm.put_parameter().name(name).value("a long secret");
+        put.r#type(aws_sdk_ssm::types::ParameterType::SecureString).send().await.unwrap();
     }
     // Large enough to be sent in parts.
     std::fs::write(bench.archive.path(), vec![7; 9 << 20]).unwrap();
@@ -79,6 +84,8 @@ async fn flows(bench: &Bench) -> Result<(), String> {
             return Err(format!("doctor: {finding:?}"));
         }
     }
+    let found = secrets::find(site, &site.pipeline.secrets).await.map_err(|error| format!("secrets: {error:?}"))?;
+    assert_eq!(found.len(), 2);
     let plan = journey::prepare(site, Request::Deploy { version: None }).await.map_err(|error| format!("{error:?}"))?;
     let gate_run = plan.plan.run.clone();
     plan.abandon().await.map_err(|error| error.to_string())?;
@@ -453,6 +460,10 @@ async fn attacks(bench: &Bench) -> Vec<Attack> {
     attack!("end staging's lock", s3.delete_object().bucket(BUCKET).key(staging.lock_key()));
     attack!("begin an upload elsewhere", s3.create_multipart_upload().bucket(BUCKET).key("elsewhere/big"));
     attack!("delete the bucket", s3.delete_bucket().bucket(BUCKET));
+    attack!("read another's secret", clients.ssm.get_parameters().names("/another/token").with_decryption(true));
+    attack!("read a secret among ours", clients.ssm.get_parameters().names("hello-key").names("/another/token"));
+    attack!("change a secret", clients.ssm.put_parameter().name("hello-key").value("mine").overwrite(true));
+    attack!("delete a secret", clients.ssm.delete_parameter().name("hello-key"));
     // The local region is one region; what another would ask is made up.
     let elsewhere = region.read(|world| of_ec2("DescribeInstances", &Default::default(), "us-west-2", world));
     assert!(region.policy().unwrap().refuses(&elsewhere).is_some());

@@ -147,7 +147,7 @@ pub async fn try_walk(site: &Site, plan: Plan, steps: &dyn Steps) -> Result<Endi
         host: execute::holder(),
         tool: alcedo_stages::TOOL.to_owned(),
     };
-    let ground = Ground { clock: site.clock(), fence: None, undo_pauses: QUICK };
+    let ground = Ground { clock: site.clock(), fence: None, undo_pauses: QUICK, redactor: site.redactor.clone() };
     let runner = Runner::new(plan, steps, journal, Progress::default(), ground, sender, CancellationToken::new());
     runner.run(opening, Direction::Forward).await
 }
@@ -164,7 +164,7 @@ pub async fn recover(site: &Site, run: &RunId, wish: Wish, steps: &dyn Steps) ->
     let (journal, _) = Journal::resume(site.store.clone(), &site.root, run, "the next").await.unwrap();
     let renewals = renewal::of(&record.plan, &progress);
     let (sender, _) = mpsc::unbounded_channel();
-    let ground = Ground { clock: site.clock(), fence: None, undo_pauses: QUICK };
+    let ground = Ground { clock: site.clock(), fence: None, undo_pauses: QUICK, redactor: site.redactor.clone() };
     let opening = What::RunResumed { host: execute::holder(), tool: alcedo_stages::TOOL.to_owned() };
     let runner = Runner::new(record.plan, steps, journal, progress, ground, sender, CancellationToken::new());
     let ending = match next {
@@ -182,7 +182,7 @@ pub async fn undo(site: &Site, run: &RunId) -> Ending {
     let progress = Progress::replay(&record.events).unwrap();
     let (sender, _) = mpsc::unbounded_channel();
     let steps = SiteSteps { site: site.clone(), workshop: Workshop::open().unwrap() };
-    let ground = Ground { clock: site.clock(), fence: None, undo_pauses: QUICK };
+    let ground = Ground { clock: site.clock(), fence: None, undo_pauses: QUICK, redactor: site.redactor.clone() };
     let opening = What::RunResumed { host: execute::holder(), tool: alcedo_stages::TOOL.to_owned() };
     let runner = Runner::new(record.plan, &steps, journal, progress, ground, sender, CancellationToken::new());
     runner.run(opening, Direction::Back).await.unwrap()

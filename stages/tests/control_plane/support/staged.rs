@@ -18,6 +18,7 @@ use alcedo_pipeline::{
 use alcedo_stages::{
     action::SiteSteps,
     build::{self, Built},
+    secrets,
     site::Site,
     workshop::Workshop,
 };
@@ -78,9 +79,9 @@ impl Staged {
         self.answered(build::RUN, serde_json::to_value(built).unwrap())
     }
 
-    /// The builder's shell has done what it was told, and its checks passed.
+    /// The servers' shells have done what they were told: the builder's checks passed, secrets were taken.
     pub fn provisioned(self) -> Self {
-        self.answered("bake/provision", json!({ "checks": 0 }))
+        self.answered("bake/provision", json!({ "checks": 0 })).answered(secrets::HAND_OVER, json!({}))
     }
 
     /// The step does nothing but answer this.

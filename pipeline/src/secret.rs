@@ -1,0 +1,301 @@
+//! Values that servers are given and nobody else: they cannot be printed, and what is printed is cleaned of them.
+//!
+//! **Guarantees.** A [`Secret`] has neither `Display` nor `Serialize`, its `Debug` hides it, and its memory is overwritten when
+//! it goes. A [`Redactor`] that knows a secret replaces it in a text by `[secret NAME]`, also in the forms that programs give
+//! values on the way to a log: base64 at any offset, hexadecimal, percent-encoding, the escapes of JSON, XML, shells and Rust.
+//! **Caveats.** A redactor is the second line: it does not know what a program makes of a value beyond these forms (a hash, half of
+//! it, letters apart). Lines of a secret with several are looked for one by one, those under [`SHORTEST`] bytes not at all.
+
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use aho_corasick::{AhoCorasick, MatchKind};
+use base64::{
+    Engine,
+    engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD},
+};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::{error::ErrorRecord, event::What};
+
+/// What is shorter would be found in words that are no secrets.
+pub const SHORTEST: usize = 6;
+
+/// RFC 3986's unreserved characters stay as they are.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// One value.
+#[derive(Clone)]
+pub struct Secret(SecretString);
+
+impl Secret {
+    pub fn new(value: impl Into<String>) -> Self {
+        Self(SecretString::from(value.into()))
+    }
+
+    /// The value itself, for whoever hands it over.
+    pub fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// Values by name.
+pub type Secrets = BTreeMap<String, Secret>;
+
+/// Cleans texts of the secrets that it knows. Clones know what each of them is told.
+#[derive(Clone, Default)]
+pub struct Redactor(Arc<RwLock<Known>>);
+
+#[derive(Default)]
+struct Known {
+    /// Each form of a secret, and what stands in its place.
+    forms: BTreeMap<String, String>,
+    finder: Option<(AhoCorasick, Vec<String>)>,
+}
+
+impl fmt::Debug for Redactor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Redactor(…)")
+    }
+}
+
+impl Redactor {
+    /// From now on these are replaced, too.
+    pub fn learn(&self, secrets: &Secrets) {
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        for (name, secret) in secrets {
+            for form in forms(secret.expose()) {
+                known.forms.entry(form).or_insert_with(|| format!("[secret {name}]"));
+            }
+        }
+        let (patterns, marks): (Vec<&String>, Vec<String>) =
+            known.forms.iter().map(|(form, mark)| (form, mark.clone())).unzip();
+        let finder = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(patterns);
+        known.finder = finder.ok().map(|finder| (finder, marks));
+    }
+
+    /// The text without any secret.
+    pub fn clean<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        match &known.finder {
+            Some((finder, marks)) if finder.is_match(text) => Cow::Owned(finder.replace_all(text, marks)),
+            _ => Cow::Borrowed(text),
+        }
+    }
+
+    /// The same of an event, in the texts that come from outside. Names and ids of resources are read back by machines, and
+    /// nothing puts a secret there.
+    pub(crate) fn clean_event(&self, mut what: What) -> What {
+        let clean = |text: &mut String| {
+            if let Cow::Owned(cleaned) = self.clean(text) {
+                *text = cleaned;
+            }
+        };
+        match &mut what {
+            What::Output { line: text, .. }
+            | What::Waiting { status: text, .. }
+            | What::StepRenewing { why: text, .. } => {
+                clean(text);
+            }
+            What::Checked { target, check, detail, .. } => [target, check, detail].into_iter().for_each(clean),
+            What::Warning { message, hint } => std::iter::once(message).chain(hint).for_each(clean),
+            What::StepFailed { error, .. } | What::UndoFailed { error, .. } => {
+                let ErrorRecord { kind: _, message, causes, hints } = error;
+                std::iter::once(message).chain(causes).chain(hints).for_each(clean);
+            }
+            _ => {}
+        }
+        what
+    }
+}
+
+/// Variables of this process that the programs it starts do not get: what they print goes to logs.
+static HIDDEN: RwLock<BTreeSet<String>> = RwLock::new(BTreeSet::new());
+
+/// From now on, [`hide_from`] takes these variables away.
+pub fn hide_variables(names: impl IntoIterator<Item = impl Into<String>>) {
+    HIDDEN.write().unwrap_or_else(PoisonError::into_inner).extend(names.into_iter().map(Into::into));
+}
+
+/// Takes the hidden variables out of the environment of a program that is about to be started.
+pub fn hide_from(command: &mut std::process::Command) {
+    HIDDEN.read().unwrap_or_else(PoisonError::into_inner).iter().for_each(|name| {
+        command.env_remove(name);
+    });
+}
+
+/// How a value may look in a log.
+fn forms(value: &str) -> BTreeSet<String> {
+    let whole = value.trim_end_matches(['\r', '\n']);
+    let mut forms = BTreeSet::new();
+    for value in [value, whole].into_iter().chain(whole.lines().filter(|line| *line != whole)) {
+        add_forms(value, &mut forms);
+    }
+    forms.retain(|form| form.len() >= SHORTEST);
+    forms
+}
+
+fn add_forms(value: &str, forms: &mut BTreeSet<String>) {
+    if value.len() < SHORTEST {
+        return;
+    }
+    let json = quoted_inside(&serde_json::Value::from(value).to_string());
+    let ascii: String = json.chars().flat_map(utf16_escape).collect();
+    let percent = utf8_percent_encode(value, RESERVED).to_string();
+    let hex = hex::encode(value);
+    let xml = [("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("\"", "&quot;"), ("'", "&apos;")];
+    forms.extend([
+        value.to_owned(),
+        // A shell's, and an environment file's.
+        value.replace('\'', r"'\''"),
+        value.chars().flat_map(|c| "\"\\$`".contains(c).then_some('\\').into_iter().chain([c])).collect(),
+        quoted_inside(&format!("{value:?}")),
+        // JSON in JSON, as in a logged request.
+        quoted_inside(&serde_json::Value::from(json.as_str()).to_string()),
+        json.replace('/', r"\/"),
+        ascii,
+        json,
+        percent.replace("%20", "+"),
+        percent.to_lowercase(),
+        percent,
+        hex.to_uppercase(),
+        hex,
+        xml.iter().fold(value.to_owned(), |text, (from, to)| text.replace(from, to)),
+        xml.iter().fold(value.to_owned(), |text, (from, to)| text.replace(from, to)).replace("&apos;", "&#39;"),
+    ]);
+    for before in 0..3 {
+        let shifted = [&[0_u8, 0, 0][..before], value.as_bytes()].concat();
+        // The digits at either end that the neighbours of the value have a part in.
+        let first = (before * 8).div_ceil(6);
+        let last = shifted.len() * 8 / 6;
+        for encoded in [STANDARD_NO_PAD.encode(&shifted), URL_SAFE_NO_PAD.encode(&shifted)] {
+            forms.insert(encoded[first..last].to_owned());
+        }
+    }
+}
+
+/// A quoted text without its quotes.
+fn quoted_inside(quoted: &str) -> String {
+    quoted[1..quoted.len() - 1].to_owned()
+}
+
+/// As encoders write that keep to ASCII.
+fn utf16_escape(c: char) -> Vec<char> {
+    if c.is_ascii() {
+        return vec![c];
+    }
+    let mut units = [0; 2];
+    c.encode_utf16(&mut units).iter().flat_map(|unit| format!("\\u{unit:04x}").chars().collect::<Vec<_>>()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn knowing(value: &str) -> Redactor {
+        let redactor = Redactor::default();
+        redactor.learn(&Secrets::from([("TOKEN".to_owned(), Secret::new(value))]));
+        redactor
+    }
+
+    #[test]
+    fn a_secret_cannot_be_seen_by_debugging() {
+        let shown = format!("{:?} {:?}", Secret::new("hunter2hunter2"), knowing("hunter2hunter2"));
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+
+    #[test]
+    fn what_is_no_secret_stays_as_it_is() {
+        let text = "nothing of it here: tok, en-1";
+        assert!(matches!(knowing("token-1").clean(text), Cow::Borrowed(_)));
+        assert_eq!(knowing("token-1").clean("a token-1 b"), "a [secret TOKEN] b");
+        assert_eq!(Redactor::default().clean("token-1"), "token-1");
+    }
+
+    #[test]
+    fn each_line_of_a_key_is_found() {
+        let key = "-----BEGIN KEY-----\nMIIEvQIBADANBg\nkqhkiG9w0BAQ==\n-----END KEY-----\n";
+        let told = knowing(key).clean("it said MIIEvQIBADANBg and\n  kqhkiG9w0BAQ==").into_owned();
+        assert_eq!(told, "it said [secret TOKEN] and\n  [secret TOKEN]");
+    }
+
+    #[test]
+    fn programs_do_not_get_hidden_variables() {
+        // Whatever tests are run with has a PATH.
+        hide_variables(["PATH"]);
+        let mut command = std::process::Command::new("/usr/bin/env");
+        hide_from(&mut command);
+        let told = String::from_utf8(command.output().unwrap().stdout).unwrap();
+        assert!(!told.lines().any(|line| line.starts_with("PATH=")), "{told}");
+    }
+
+    #[test]
+    fn clones_know_the_same() {
+        let one = Redactor::default();
+        let other = one.clone();
+        one.learn(&Secrets::from([("A".to_owned(), Secret::new("first-one"))]));
+        one.learn(&Secrets::from([("B".to_owned(), Secret::new("second-one"))]));
+        assert_eq!(other.clean("first-one, second-one"), "[secret A], [secret B]");
+    }
+
+    #[test]
+    fn an_event_keeps_what_machines_read() {
+        let error = ErrorRecord {
+            kind: crate::error::ErrorKind::Failed,
+            message: "bad: my-token".into(),
+            causes: vec!["because of my-token".into()],
+            hints: vec!["not my-token".into()],
+        };
+        let event = knowing("my-token").clean_event(What::StepFailed { step: "a/b".into(), error, seconds: 1.0 });
+        let text = serde_json::to_string(&event).unwrap();
+        assert!(!text.contains("my-token"), "{text}");
+        let kept = What::StepSucceeded { step: "a/b".into(), output: serde_json::json!("my-token"), seconds: 1.0 };
+        assert_eq!(knowing("my-token").clean_event(kept.clone()), kept);
+    }
+
+    proptest! {
+        /// Whatever stands around it, and in whichever form.
+        #[test]
+        fn no_form_of_a_secret_is_left(
+            value in "[ -~äß€😀]{8,40}",
+            before in proptest::collection::vec(any::<u8>(), 0..7),
+            after in proptest::collection::vec(any::<u8>(), 0..7),
+        ) {
+            let redactor = knowing(&value);
+            let around = [&before, value.as_bytes(), &after].concat();
+            let json = serde_json::to_string(&value).unwrap();
+            let texts = [
+                value.clone(),
+                json.clone(),
+                serde_json::to_string(&json).unwrap(),
+                format!("{value:?}"),
+                hex::encode(&around),
+                utf8_percent_encode(&value, NON_ALPHANUMERIC).to_string(),
+                utf8_percent_encode(&value, RESERVED).to_string(),
+                url::form_urlencoded::byte_serialize(value.as_bytes()).collect(),
+            ];
+            for text in texts {
+                prop_assert!(redactor.clean(&text).contains("[secret TOKEN]"), "{}", text);
+            }
+            for text in [base64::engine::general_purpose::STANDARD.encode(&around), URL_SAFE_NO_PAD.encode(&around)] {
+                let cleaned = redactor.clean(&text).into_owned();
+                prop_assert!(cleaned.contains("[secret TOKEN]"), "{}", text);
+                // What is left of the digits at its ends does not tell more than two bytes of it.
+                prop_assert!(cleaned.len() <= (before.len() + after.len()) * 2 + 24, "{}", cleaned);
+            }
+        }
+    }
+}

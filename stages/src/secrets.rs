@@ -1,0 +1,345 @@
+//! Secrets: found before anything is changed, handed to each server of a new fleet over SSH, before the balancer asks it
+//! anything.
+//!
+//! **Guarantees.** They are in this process's memory and in the servers', and nowhere between but in an SSH session whose host key
+//! is pinned: in no user data, argument, tag, journal or log. From the moment they are found, the redactor knows them.
+//! **Caveats.** A server that starts again has lost them, and nobody gives them to it a second time: its app does not come up, and
+//! the balancer leaves it out. A new deploy, also of the same version's image after a rollback, launches servers anew.
+
+use std::{
+    collections::BTreeMap,
+    io::Read,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
+
+use age::{Identity, IdentityFile, armor::ArmoredReader, x25519};
+use alcedo_images::secret_files::{self, HandOverError};
+use alcedo_pipeline::{
+    context::StepContext,
+    error::{ErrorKind, StepError},
+    event::Unit,
+    file::SecretSource,
+    secret::{SHORTEST, Secret, Secrets},
+    units::Span,
+};
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::{
+    build::sink,
+    cloud_error::{self, CloudError},
+    launch::{self, MadeServers},
+    servers::Server,
+    site::Site,
+    ssh::{self, Login},
+    workshop::Workshop,
+};
+
+pub const HAND_OVER: &str = "launch/secrets";
+
+/// The key that opens age's files: an identity itself, or the path of a file of them.
+pub const IDENTITY: &str = "ALCEDO_AGE_IDENTITY";
+
+/// A value at most. A private key or a certificate's chain has some thousand bytes.
+const LARGEST: usize = 64 << 10;
+/// GetParameters takes so many names (AWS Systems Manager API reference).
+const PARAMETERS_A_CALL: usize = 10;
+/// Servers that are handed them at one time.
+const AT_ONCE: usize = 16;
+
+/// Hands the secrets to every server.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HandOver {
+    pub sources: BTreeMap<String, SecretSource>,
+    pub ssh_user: String,
+    pub ssh_port: u16,
+    pub private_address: bool,
+    /// From a booted server to its files in place.
+    pub timeout: Span,
+    /// Nobody logs in after this step: the run's key goes from the servers.
+    pub last_login: bool,
+}
+
+impl HandOver {
+    pub async fn run(&self, site: &Site, shop: &Workshop, context: &StepContext) -> Result<Value, StepError> {
+        let made: MadeServers = context.output(launch::INSTANCES)?;
+        let secrets =
+            shop.secrets().ok_or_else(|| StepError::failed("the secrets were not looked for before the run"))?;
+        // Boxed, or the compiler cannot tell that their borrows are long enough.
+        let servers = made.servers.iter().map(|server| self.to_server(site, shop, context, server, secrets).boxed());
+        let mut handed = stream::iter(servers.collect::<Vec<_>>()).buffer_unordered(AT_ONCE);
+        let mut done = 0;
+        while handed.try_next().await?.is_some() {
+            done += 1;
+            context.progress(done, made.servers.len() as u64, Unit::Servers);
+        }
+        Ok(json!({ "servers": done, "secrets": self.sources.keys().collect::<Vec<_>>() }))
+    }
+
+    async fn to_server(
+        &self,
+        site: &Site,
+        shop: &Workshop,
+        context: &StepContext,
+        server: &Server,
+        secrets: &Secrets,
+    ) -> Result<(), StepError> {
+        let login = Login { user: &self.ssh_user, port: self.ssh_port, private_address: self.private_address };
+        let deadline = self.timeout.duration();
+        let session = ssh::open(&site.clients, context, server, login, shop.key().await?, deadline).await?;
+        let sink = sink(context);
+        let handing = tokio::time::timeout(deadline, secret_files::hand_over(&session, secrets, &sink));
+        let handed = tokio::select! {
+            handed = handing => handed,
+            () = context.cancellation().cancelled() => return Err(StepError::interrupted()),
+        };
+        if self.last_login && matches!(handed, Ok(Ok(()))) {
+            ssh::lock_out(shop.key().await?, context, server, &session).await;
+        }
+        let _ = session.close().await;
+        match handed {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(refused(&server.id, error)),
+            Err(_) => {
+                let message = format!("{} did not take the secrets within {}", server.id, self.timeout);
+                Err(StepError::new(ErrorKind::TimedOut, message))
+            }
+        }
+    }
+}
+
+fn refused(server: &str, error: HandOverError) -> StepError {
+    let mut step = StepError::failed(format!("{server} did not take the secrets"));
+    if matches!(error, HandOverError::NoMemory) {
+        step =
+            step.hint("secrets are put on a tmpfs alone; every systemd makes one at /run: choose a base that has it");
+    }
+    if let HandOverError::Refused { last_lines, .. } = &error {
+        step = last_lines.iter().rev().take(3).rev().fold(step, |step, line| step.hint(format!("it said: {line}")));
+    }
+    step.because(error)
+}
+
+/// Why one of them is not to be had.
+#[derive(Debug)]
+struct Missing {
+    why: String,
+    fix: String,
+}
+
+impl Missing {
+    fn new(why: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { why: why.into(), fix: fix.into() }
+    }
+}
+
+/// Finds all of them, and lets the redactor know. Reads variables, files and parameters; changes nothing.
+///
+/// # Errors
+/// Tells every one that is not to be had, and what to do about it.
+pub async fn find(site: &Site, sources: &BTreeMap<String, SecretSource>) -> Result<Secrets, StepError> {
+    let mut found = Secrets::new();
+    let mut missing = BTreeMap::new();
+    let mut sort = |name: &str, value: Result<String, Missing>| match value.and_then(fit) {
+        Ok(secret) => {
+            found.insert(name.to_owned(), secret);
+        }
+        Err(why) => {
+            missing.insert(name.to_owned(), why);
+        }
+    };
+    let mut opened: BTreeMap<&Path, Result<BTreeMap<String, String>, String>> = BTreeMap::new();
+    let mut parameters = BTreeMap::new();
+    for (name, source) in sources {
+        match source {
+            SecretSource { environment: Some(variable), .. } => sort(name, of_environment(variable)),
+            SecretSource { file: Some(path), .. } => sort(name, of_file(&site.folder, path)),
+            SecretSource { age: Some(path), .. } => {
+                let file = opened.entry(path).or_insert_with(|| of_age(&site.folder, path));
+                sort(name, in_age_file(file, path, name));
+            }
+            SecretSource { ssm: Some(parameter), .. } => {
+                parameters.insert(name.as_str(), parameter.as_str());
+            }
+            _ => sort(name, Err(Missing::new("the file does not say where it comes from", "name its source"))),
+        }
+    }
+    for (name, value) in of_ssm(site, &parameters).await {
+        sort(name, value);
+    }
+    site.redactor.learn(&found);
+    if missing.is_empty() { Ok(found) } else { Err(not_to_be_had(&missing)) }
+}
+
+/// Those that are to be had without asking anybody, so that what is printed is cleaned of them also in a run that needs none.
+pub fn shade(site: &Site) {
+    let sources = &site.pipeline.secrets;
+    let local = sources.iter().filter_map(|(name, source)| {
+        let value = match source {
+            SecretSource { environment: Some(variable), .. } => of_environment(variable),
+            SecretSource { file: Some(path), .. } => of_file(&site.folder, path),
+            SecretSource { age: Some(path), .. } => in_age_file(&of_age(&site.folder, path), path, name),
+            _ => return None,
+        };
+        Some((name.clone(), fit(value.ok()?).ok()?))
+    });
+    site.redactor.learn(&local.collect());
+}
+
+fn not_to_be_had(missing: &BTreeMap<String, Missing>) -> StepError {
+    let told: Vec<String> = missing.iter().map(|(name, Missing { why, .. })| format!("{name}: {why}")).collect();
+    let which = if told.len() == 1 { "a secret is" } else { "secrets are" };
+    let error = StepError::failed(format!("{which} not to be had, so nothing was begun: {}", told.join("; ")));
+    let mut fixes: Vec<&String> = missing.values().map(|it| &it.fix).collect();
+    fixes.sort();
+    fixes.dedup();
+    fixes.into_iter().fold(error, StepError::hint)
+}
+
+/// What can be handed over in a variable, and kept out of texts.
+fn fit(value: String) -> Result<Secret, Missing> {
+    let secret = Secret::new(value);
+    let text = secret.expose();
+    if text.len() < SHORTEST {
+        let why = format!("it has {} bytes", text.len());
+        return Err(Missing::new(
+            why,
+            format!("values of less than {SHORTEST} bytes cannot be kept out of logs; use a longer one"),
+        ));
+    }
+    if text.len() > LARGEST {
+        return Err(Missing::new(
+            format!("it has {} bytes", text.len()),
+            format!("a secret has at most {LARGEST} bytes"),
+        ));
+    }
+    if text.chars().any(|c| c.is_control() && c != '\n' && c != '\t') {
+        return Err(Missing::new(
+            "it holds control characters, which no environment file takes",
+            "give the value in base64, and let the app decode it",
+        ));
+    }
+    Ok(secret)
+}
+
+fn of_environment(variable: &str) -> Result<String, Missing> {
+    let fix = || format!("set {variable} where alcedo runs (in CI: in the project's or context's secret variables)");
+    match std::env::var(variable) {
+        Ok(value) if value.is_empty() => Err(Missing::new(format!("the variable {variable} is empty"), fix())),
+        Ok(value) => Ok(value),
+        Err(std::env::VarError::NotPresent) => Err(Missing::new(format!("the variable {variable} is not set"), fix())),
+        Err(_) => Err(Missing::new(
+            format!("the variable {variable} is no UTF-8"),
+            "give the value in base64, and let the app decode it",
+        )),
+    }
+}
+
+fn of_file(folder: &Path, path: &Path) -> Result<String, Missing> {
+    let shown = path.display();
+    let fix = || format!("put the value into {shown}, or name another file");
+    let bytes = read(folder, path).map_err(|why| Missing::new(why, fix()))?;
+    let text = String::from_utf8(bytes).map_err(|_| {
+        Missing::new(format!("{shown} is no UTF-8"), "give the value in base64, and let the app decode it")
+    })?;
+    // Editors end a line, and no password ends with one; of several lines, a key's for one, the last has to end as well.
+    Ok(match text.strip_suffix('\n') {
+        Some(line) if !line.contains('\n') => line.strip_suffix('\r').unwrap_or(line).to_owned(),
+        _ => text,
+    })
+}
+
+/// A file's bytes; an absolute path leads out of the project.
+fn read(folder: &Path, path: &Path) -> Result<Vec<u8>, String> {
+    let shown = path.display();
+    let file = std::fs::File::open(folder.join(path)).map_err(|error| format!("{shown} cannot be read: {error}"))?;
+    let mut bytes = Vec::new();
+    // A device or a pipe has no end.
+    let most = 1 << 20;
+    file.take(most + 1).read_to_end(&mut bytes).map_err(|error| format!("{shown} cannot be read: {error}"))?;
+    if bytes.len() as u64 > most { Err(format!("{shown} has more than 1 MiB")) } else { Ok(bytes) }
+}
+
+fn in_age_file(file: &Result<BTreeMap<String, String>, String>, path: &Path, name: &str) -> Result<String, Missing> {
+    let shown = path.display();
+    match file {
+        Err(why) => Err(Missing::new(
+            why.clone(),
+            format!(
+                "{IDENTITY} must hold an identity that {shown} was encrypted for (AGE-SECRET-KEY-1…), or a file's path"
+            ),
+        )),
+        Ok(values) => values.get(name).cloned().ok_or_else(|| {
+            Missing::new(
+                format!("{shown} has no {name}"),
+                format!(
+                    "add `{name}: value` to what {shown} is encrypted from: `age --decrypt`, edit, `age --encrypt`"
+                ),
+            )
+        }),
+    }
+}
+
+/// Decrypts a map of names to values, in memory.
+fn of_age(folder: &Path, path: &Path) -> Result<BTreeMap<String, String>, String> {
+    let shown = path.display();
+    let identities = identities()?;
+    let bytes = read(folder, path)?;
+    let opened = age::Decryptor::new_buffered(ArmoredReader::new(bytes.as_slice()));
+    let opened = opened.map_err(|error| format!("{shown} is no file of age's: {error}"))?;
+    let known = identities.iter().map(|identity| identity.as_ref() as &dyn Identity);
+    let mut reader = opened.decrypt(known).map_err(|error| format!("{shown} cannot be decrypted: {error}"))?;
+    let mut text = String::new();
+    reader.read_to_string(&mut text).map_err(|error| format!("{shown} cannot be decrypted: {error}"))?;
+    // What a parser says of a wrong text may quote it.
+    serde_yaml::from_str(&text).map_err(|_| format!("{shown} holds no YAML map of names to texts"))
+}
+
+fn identities() -> Result<Vec<Box<dyn Identity + Send + Sync>>, String> {
+    let given = std::env::var(IDENTITY).ok().filter(|text| !text.trim().is_empty());
+    let given = given.ok_or_else(|| format!("the variable {IDENTITY} is not set"))?;
+    if given.trim().starts_with("AGE-SECRET-KEY-") {
+        let identity = x25519::Identity::from_str(given.trim());
+        return Ok(vec![Box::new(identity.map_err(|_| format!("{IDENTITY} is no identity of age's"))?)]);
+    }
+    let path = PathBuf::from(given.trim());
+    let file = IdentityFile::from_file(path.to_string_lossy().into_owned())
+        .map_err(|error| format!("{} ({IDENTITY}) cannot be read: {error}", path.display()))?;
+    file.into_identities().map_err(|error| format!("{} ({IDENTITY}) holds no identities: {error}", path.display()))
+}
+
+/// The values of parameters, each with the name of its secret.
+async fn of_ssm<'a>(site: &Site, wanted: &BTreeMap<&'a str, &'a str>) -> Vec<(&'a str, Result<String, Missing>)> {
+    let mut parameters: Vec<&str> = wanted.values().copied().collect();
+    parameters.sort_unstable();
+    parameters.dedup();
+    let mut values = BTreeMap::new();
+    let mut refused = None;
+    for some in parameters.chunks(PARAMETERS_A_CALL) {
+        let call = site.clients.ssm.get_parameters().with_decryption(true);
+        let asked = call.set_names(Some(some.iter().map(|name| (*name).to_owned()).collect())).send();
+        match tokio::time::timeout(Duration::from_secs(60), asked).await {
+            Ok(Ok(answer)) => values
+                .extend(answer.parameters.unwrap_or_default().into_iter().filter_map(|it| Some((it.name?, it.value?)))),
+            Ok(Err(error)) => {
+                let error = CloudError::of("read the parameters", error);
+                let fix = cloud_error::hint(&error)
+                    .unwrap_or("allow ssm:GetParameters (and kms:Decrypt, with a key of your own)");
+                refused = Some((error.to_string(), fix.to_owned()));
+            }
+            Err(_) => refused = Some(("AWS Systems Manager did not answer".into(), "try again".into())),
+        }
+    }
+    let of_one = |parameter: &str| match (values.get(parameter), &refused) {
+        (Some(value), _) => Ok(value.clone()),
+        (None, Some((why, fix))) => Err(Missing::new(why.clone(), fix.clone())),
+        (None, None) => Err(Missing::new(
+            format!("there is no parameter {parameter}"),
+            format!("make it: `aws ssm put-parameter --type SecureString --name {parameter} --value …`"),
+        )),
+    };
+    wanted.iter().map(|(name, parameter)| (*name, of_one(parameter))).collect()
+}
