@@ -369,7 +369,8 @@ fn twenty_canaries_reach_the_servers_and_are_seen_nowhere_else() {
         "smoke_tests:\n  - http: { path: /leak, body_matches: ^nothing$ }\n  - run: { program: smoke/nosy.sh }\n",
     );
     let failed = scene.run(&["deploy", "--output", "json"], 1);
-    assert_says(&failed.failure(), &["[secret CANARY_ENV_0]", "exit code 0", "ALCEDO_URL"]);
+    assert_says(&failed.failure(), &["raw [secret CANARY_AGE_0]", "basic dXNlcjp[secret CANARY_AGE_0]", "ALCEDO_URL="]);
+    assert!(!failed.failure().contains("FROM_CANARY"), "a program that is started inherits none");
     let (run, id) = (failed.name(), text(&failed.output("launch/instances")["servers"][0]["id"]));
     let journal = scene.world.evidence(&run, &id, "journal.txt");
     assert_says(&journal, &["raw [secret CANARY_ENV_0]", "[secret CANARY_SSM_4]"]);
