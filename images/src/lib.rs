@@ -38,6 +38,7 @@ pub mod key;
 pub mod leftover;
 mod lines;
 pub mod pack;
+pub mod packages;
 mod pipe;
 pub mod platform;
 pub mod provision;

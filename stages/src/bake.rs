@@ -32,6 +32,7 @@ use crate::{
 };
 
 mod provision;
+mod sbom;
 
 pub use provision::{ProvisionBuilder, fingerprint};
 
@@ -190,7 +191,7 @@ impl EndBuilder {
     }
 }
 
-/// Captures the builder as the server image.
+/// Captures the builder as the server image, and writes down what is in it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CreateImage {
     pub name: String,
@@ -199,12 +200,13 @@ pub struct CreateImage {
 }
 
 impl CreateImage {
-    pub async fn run(&self, site: &Site, context: &StepContext) -> Result<Value, StepError> {
+    pub async fn run(&self, site: &Site, shop: &Workshop, context: &StepContext) -> Result<Value, StepError> {
         let clients = &site.clients;
+        let release = release(site, context).await?;
         // No client token: the name is unique in the account and holds the run, so it is looked for first.
         let ami = match find(clients, &self.name).await? {
-            Some((ami, _)) => ami,
-            None => match self.create(site, context).await {
+            Some(image) => image.ami,
+            None => match self.create(site, context, &release).await {
                 Ok(ami) => ami,
                 Err(Failure::Cloud(error)) if error.effect_unknown || error.is("InvalidAMIName.Duplicate") => {
                     self.settle(clients, context, error).await?
@@ -215,18 +217,21 @@ impl CreateImage {
         };
         context.own(Resource::new("image", &ami)).await?;
         let wait = Wait::new(Duration::from_millis(500), self.timeout.duration());
-        wait.until(context, "the image to be available", || async {
-            Ok(match find(clients, &self.name).await? {
-                Some((_, ImageState::Available)) => Look::Ready(()),
-                Some((_, ImageState::Failed | ImageState::Error | ImageState::Invalid)) => {
+        let made = wait.until(context, "the image to be available", || async {
+            let Some(image) = find(clients, &self.name).await? else {
+                return Ok(Look::NotYet("the image is not visible yet".into()));
+            };
+            Ok(match image.state {
+                ImageState::Available => Look::Ready(image),
+                ImageState::Failed | ImageState::Error | ImageState::Invalid => {
                     return Err(StepError::failed(format!("AWS could not make the image {}", self.name)));
                 }
-                Some((_, state)) => Look::NotYet(format!("the image is {}", state.as_str())),
-                None => Look::NotYet("the image is not visible yet".into()),
+                state => Look::NotYet(format!("the image is {}", state.as_str())),
             })
-        })
-        .await?;
-        Ok(json!({ "ami": ami, "name": self.name }))
+        });
+        let made = made.await?;
+        let sbom = sbom::write(site, context, &release, &made, &shop.installed()?).await?;
+        Ok(json!({ "ami": ami, "name": self.name, "sbom": sbom }))
     }
 
     /// The call's answer was lost, or says that the image exists: look until it is visible.
@@ -235,7 +240,7 @@ impl CreateImage {
         let found = wait
             .until(context, "the image to be visible", || async {
                 Ok(match find(clients, &self.name).await? {
-                    Some((ami, _)) => Look::Ready(ami),
+                    Some(image) => Look::Ready(image.ami),
                     None => Look::NotYet("not visible yet".into()),
                 })
             })
@@ -243,9 +248,8 @@ impl CreateImage {
         found.map_err(|_| error.into())
     }
 
-    async fn create(&self, site: &Site, context: &StepContext) -> Result<String, Failure> {
+    async fn create(&self, site: &Site, context: &StepContext, release: &Manifest) -> Result<String, Failure> {
         let made: MadeBuilder = context.output(BUILDER)?;
-        let release = release(site, context).await?;
         let fingerprint = fingerprint(site, &self.base, &release.sha256, release.version)?;
         let mut tags = launch::tags(context)
             .with("Name", format!("{} {}", context.plan().app, context.plan().version))
@@ -269,7 +273,9 @@ impl CreateImage {
         Ok(answer.image_id().unwrap_or_default().to_owned())
     }
 
-    pub async fn undo(&self, clients: &Clients) -> Result<(), StepError> {
+    pub async fn undo(&self, site: &Site, context: &StepContext) -> Result<(), StepError> {
+        sbom::remove(site, context).await?;
+        let clients = &site.clients;
         let begun = Instant::now();
         loop {
             let call = clients.ec2.describe_images().owners("self").filters(by_name(&self.name));
@@ -305,11 +311,21 @@ fn by_name(name: &str) -> Filter {
     Filter::builder().name("name").values(name).build()
 }
 
-async fn find(clients: &Clients, name: &str) -> Result<Option<(String, ImageState)>, CloudError> {
+/// An image as AWS tells of it.
+struct Found {
+    ami: String,
+    state: ImageState,
+    made_at: Option<Timestamp>,
+}
+
+async fn find(clients: &Clients, name: &str) -> Result<Option<Found>, CloudError> {
     let answer = clients.ec2.describe_images().owners("self").filters(by_name(name)).send().await;
     let answer = answer.map_err(|error| CloudError::of(format!("look for the image {name}"), error))?;
     let found = answer.images().first();
-    Ok(found.and_then(|image| Some((image.image_id()?.to_owned(), image.state()?.clone()))))
+    Ok(found.and_then(|image| {
+        let made_at = image.creation_date().and_then(|at| at.parse().ok());
+        Some(Found { ami: image.image_id()?.to_owned(), state: image.state()?.clone(), made_at })
+    }))
 }
 
 /// The manifest of the version that this run deploys.

@@ -118,6 +118,8 @@ pub struct Release {
     pub manifest: Option<Manifest>,
     /// The image's id, where one is there.
     pub image: Option<String>,
+    /// Where the bills of materials of its images are, each with its image's id in its name.
+    pub sboms: Vec<String>,
     pub role: Option<Role>,
     /// Whether somebody keeps it beyond the retention.
     pub pinned: bool,
@@ -144,6 +146,7 @@ pub async fn releases(site: &Site, at_most: usize) -> Result<Vec<Release>, Overv
             Ok::<_, OverviewError>(Release {
                 version,
                 manifest: site.manifest(version).await?,
+                sboms: site.sboms(version).await?,
                 image: images.iter().find(|image| image.version == version).map(|image| image.ami.clone()),
                 role: role.min_by_key(|role| *role as u8),
                 pinned: pins.contains(&version),

@@ -66,6 +66,16 @@ pub fn manifest_key(root: &str, version: Version) -> String {
     format!("{root}{version}/manifest.json")
 }
 
+/// What packages an image of the version has. By the image, because two bakes of one version can find other packages at the
+/// distribution; a version's images are few.
+pub fn sbom_key(root: &str, version: Version, ami: &str) -> String {
+    format!("{}{ami}.cdx.json", sboms(root, version))
+}
+
+fn sboms(root: &str, version: Version) -> String {
+    format!("{root}{version}/sbom-")
+}
+
 /// Who made the version: written first, so that two builds in one second cannot take the same name. Beside the versions'
 /// folders: a name that is only taken is no version yet, and retention does not count it.
 pub fn reservation_key(root: &str, version: Version) -> String {
@@ -97,6 +107,17 @@ impl Site {
     /// Whether the version's artifact itself is there.
     pub async fn has_artifact(&self, version: Version) -> Result<bool, ReleasesError> {
         Ok(!self.store.list(&artifact_key(&self.root, version)).await?.is_empty())
+    }
+
+    /// Where the bills of materials of the version's images are: also of those that are gone, as long as the version is there.
+    pub async fn sboms(&self, version: Version) -> Result<Vec<String>, ReleasesError> {
+        let keys = self.store.list(&sboms(&self.root, version)).await?;
+        Ok(keys.iter().map(|key| self.url(key)).collect())
+    }
+
+    /// An object of the site's bucket, as AWS's own tools name it.
+    pub fn url(&self, key: &str) -> String {
+        format!("s3://{}/{key}", self.bucket())
     }
 
     /// The published version that was built from these inputs.

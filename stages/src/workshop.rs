@@ -2,10 +2,10 @@
 
 use std::{
     path::PathBuf,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
-use alcedo_images::key::EphemeralKey;
+use alcedo_images::{key::EphemeralKey, packages::Installed};
 use alcedo_pipeline::{error::StepError, secret::Secrets};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
@@ -20,6 +20,7 @@ struct Inside {
     folder: TempDir,
     key: OnceCell<EphemeralKey>,
     secrets: OnceLock<Secrets>,
+    installed: Mutex<Option<Installed>>,
 }
 
 impl Workshop {
@@ -31,7 +32,8 @@ impl Workshop {
                 .hint("free some space, or set TMPDIR to a folder that can be written")
                 .because(error)
         })?;
-        Ok(Self { inside: Arc::new(Inside { folder, key: OnceCell::new(), secrets: OnceLock::new() }) })
+        let inside = Inside { folder, key: OnceCell::new(), secrets: OnceLock::new(), installed: Mutex::default() };
+        Ok(Self { inside: Arc::new(inside) })
     }
 
     pub fn folder(&self) -> PathBuf {
@@ -51,6 +53,17 @@ impl Workshop {
     /// Keeps what was found; the first time counts.
     pub fn keep_secrets(&self, secrets: Secrets) {
         let _ = self.inside.secrets.set(secrets);
+    }
+
+    /// What the builder has, for whoever makes the image of it. A process that goes on with the run provisions another builder
+    /// before it makes an image.
+    pub fn keep_installed(&self, installed: Installed) {
+        *self.inside.installed.lock().unwrap_or_else(PoisonError::into_inner) = Some(installed);
+    }
+
+    pub fn installed(&self) -> Result<Installed, StepError> {
+        let installed = self.inside.installed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        installed.ok_or_else(|| StepError::failed("nobody has listed the builder's packages"))
     }
 
     /// The run's key, made when it is first asked for.

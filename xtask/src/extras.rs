@@ -53,10 +53,10 @@ fn ensure_python() -> Result<()> {
     // Written last, so that a broken installation is made again.
     let installed_file = python().join("requirements.txt");
     if fs::read_to_string(&installed_file).is_ok_and(|installed| installed == wanted) {
-        say("present: boto3, AWS CLI, moto, check-jsonschema and Terraform");
+        say("present: boto3, AWS CLI, moto, check-jsonschema, CycloneDX and Terraform");
         return Ok(());
     }
-    say("installing boto3, AWS CLI, moto, check-jsonschema and Terraform");
+    say("installing boto3, AWS CLI, moto, check-jsonschema, CycloneDX and Terraform");
     run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(python()))?;
     run(Command::new(python().join("bin/pip")).args(["install", "--quiet", "--requirement"]).arg(wanted_file))?;
     fs::write(installed_file, wanted)?;

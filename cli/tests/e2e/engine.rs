@@ -3,7 +3,12 @@
 use std::collections::HashMap;
 
 use alcedo_images::engine::{self, Engine};
-use bollard::query_parameters::{ListContainersOptions, ListImagesOptions, ListNetworksOptions};
+use bollard::{
+    exec::StartExecResults,
+    models::ExecConfig,
+    query_parameters::{ListContainersOptions, ListImagesOptions, ListNetworksOptions},
+};
+use futures::StreamExt;
 
 /// On everything that a region makes; the value is the region's name.
 const REGION_LABEL: &str = "io.alcedo.region";
@@ -13,6 +18,22 @@ pub async fn connect() -> Engine {
     engine::connect().await.unwrap_or_else(|error| {
         panic!("these tests need a container engine, and {error}\n{}\n`cargo xtask test` sets one up", error.hint())
     })
+}
+
+/// What a program says on a server.
+pub async fn ask(engine: &Engine, region: &str, instance: &str, program: &[&str]) -> String {
+    let docker = engine.docker();
+    let config = ExecConfig {
+        attach_stdout: Some(true),
+        cmd: Some(program.iter().map(|&word| word.to_owned()).collect()),
+        ..ExecConfig::default()
+    };
+    let server = format!("alcedo-{region}-{instance}");
+    let exec = docker.create_exec(&server, config).await.expect("a server runs programs").id;
+    let started = docker.start_exec(&exec, None).await.expect("the program is started");
+    let StartExecResults::Attached { output, .. } = started else { panic!("{program:?} is not attached") };
+    let chunks: Vec<_> = output.map(|chunk| chunk.expect("its output is read").to_string()).collect().await;
+    chunks.concat()
 }
 
 /// The names of a region's containers, networks and images.

@@ -1,6 +1,12 @@
 //! One app from its first deploy over rollbacks to a version whose servers are long gone, with visitors all the time.
 
-use crate::{reading, run::Ended, world::World};
+use serde_json::{Value, json};
+
+use crate::{
+    reading,
+    run::{Ended, text},
+    world::{BUCKET, World},
+};
 
 /// Stages that make something new, before any fleet is launched.
 const MAKING: [&str; 3] = ["build", "publish", "bake"];
@@ -10,6 +16,7 @@ fn a_life_of_deploys_and_rollbacks() {
     let world = World::new("lifecycle");
     reading::nothing_deployed_yet(&world);
     let v1 = first_deploy(&world);
+    bill_of_materials(&world, &v1);
     unchanged(&world, &v1);
     let v2 = changed(&world, &v1);
     held_rollback(&world, &v1, &v2);
@@ -33,6 +40,34 @@ fn first_deploy(world: &World) -> String {
     assert_eq!(inventory.of("instance").len(), 2, "the builder is gone: {:?}", inventory.of("instance"));
     world.tell("deployed the first version");
     version
+}
+
+/// What the bake has written down is what is there, as a server's own dpkg tells it.
+fn bill_of_materials(world: &World, version: &str) {
+    let releases = world.json(&["releases"]).expect(0);
+    let release = &releases.json()["releases"][0];
+    let image = text(&release["image"]);
+    let key = format!("hello/{version}/sbom-{image}.cdx.json");
+    assert_eq!(release["sboms"], json!([format!("s3://{BUCKET}/{key}")]));
+    let bom: Value = serde_json::from_slice(&world.object(&key)).expect("it is JSON");
+    assert_eq!(bom["metadata"]["component"]["version"], version);
+
+    let inventory = world.inventory();
+    let server = inventory.of("instance")[0].split(' ').next().expect("its id");
+    let listed = world.ask(server, &["dpkg-query", "--show", "--showformat=${Package} ${Version} ${Architecture}\\n"]);
+    let mut listed: Vec<&str> = listed.lines().map(str::trim).collect();
+    listed.sort_unstable();
+    let packages = bom["components"].as_array().expect("components").iter().filter(|it| it["type"] == "library");
+    let in_words = |package: &Value| {
+        let purl = text(&package["purl"]);
+        let architecture = purl.split("arch=").nth(1).expect("an architecture").split('&').next().unwrap_or_default();
+        format!("{} {} {architecture}", text(&package["name"]), text(&package["version"]))
+    };
+    let mut told: Vec<String> = packages.map(in_words).collect();
+    told.sort_unstable();
+    assert!(told.len() > 50 && told.iter().any(|line| line.starts_with("openssh-server ")), "{told:?}");
+    assert_eq!(told, listed);
+    world.tell("compared the bill of materials with a server");
 }
 
 fn unchanged(world: &World, v1: &str) {

@@ -209,6 +209,20 @@ impl World {
         status.json()["fleets"].as_array().expect("a list of fleets").iter().map(fleet).collect()
     }
 
+    /// What a program says on a server.
+    pub fn ask(&self, server: &str, program: &[&str]) -> String {
+        self.runtime.block_on(engine::ask(&self.region.engine, &self.region.name, server, program))
+    }
+
+    /// An object of the bucket.
+    pub fn object(&self, key: &str) -> Vec<u8> {
+        self.runtime.block_on(async {
+            let there = self.clients().s3.get_object().bucket(BUCKET).key(key).send().await;
+            let there = there.unwrap_or_else(|error| panic!("{key}: {error:?}"));
+            there.body.collect().await.expect("it can be read").to_vec()
+        })
+    }
+
     /// What a server that failed had told before it went.
     pub fn evidence(&self, run: &str, server: &str, name: &str) -> String {
         let key = format!("hello/runs/{run}/evidence/{server}/{name}");

@@ -5,7 +5,7 @@ use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
 use alcedo_images::{
     base_match::{self, BaseMismatch},
     fingerprint::{self as image, ImageInputs},
-    inspect,
+    inspect, packages,
     provision::{self, ProvisionInput},
     scrub,
     session::Session,
@@ -85,6 +85,17 @@ impl ProvisionBuilder {
         self.match_base(&session, archive, &release).await?;
         let passed = self.check(site, context, &session).await?;
         let users_work = begun.elapsed();
+        let listed = packages::ask(&session).await;
+        let installed =
+            listed.map_err(|error| StepError::failed("the builder did not tell its packages").because(error))?;
+        if installed.manager.is_none() {
+            context.warn(
+                "the builder has neither dpkg nor rpm: its bill of materials names no packages",
+                Some("what is on it is known to whoever made its base and its provisioning".to_owned()),
+            );
+        }
+        let packages = installed.packages.len();
+        shop.keep_installed(installed);
         scrub::scrub(&session, &scrub::steps(key.public_base64()), &sink)
             .await
             .map_err(|error| StepError::failed("the builder could not be scrubbed").because(error))?;
@@ -92,6 +103,7 @@ impl ProvisionBuilder {
         let _ = session.close().await;
         Ok(json!({
             "checks": passed,
+            "packages": packages,
             // Until the builder let somebody in; and what the file's own commands and checks took.
             "boot_seconds": booted.as_secs_f64(),
             "commands_seconds": users_work.as_secs_f64(),

@@ -108,8 +108,11 @@ pub(super) fn steps<'a>(case: &Case<'a>, draft: &mut Draft) -> Result<Option<&'a
         stage,
         bake::IMAGE,
         Sign::Add,
-        format!("create the image {}", bake::image_name(&pipeline.app, target.version, &scope.run)),
-        Some("deregister it and delete its snapshots"),
+        format!(
+            "create the image {} and its bill of materials",
+            bake::image_name(&pipeline.app, target.version, &scope.run)
+        ),
+        Some("deregister it, delete its snapshots and the bill"),
         Action::CreateImage(bake::CreateImage {
             name: bake::image_name(&pipeline.app, target.version, &scope.run),
             base: facts.base.clone(),

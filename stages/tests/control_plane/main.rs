@@ -17,6 +17,7 @@ mod publish;
 mod quiet;
 mod records_only;
 mod retention;
+mod sbom;
 mod settle;
 mod shift;
 mod size;

@@ -48,7 +48,7 @@ async fn steps_that_are_done_twice_make_one_of_everything() {
         // The listener is there before and after, as two different lines.
         ("listener", 1),
         ("listener rule", 1),
-        ("object", 5),
+        ("object", 6),
         ("server", 2),
         ("snapshot", 1),
         ("target group", 1),

@@ -9,6 +9,7 @@ use std::{
     },
 };
 
+use alcedo_images::packages::{Installed, Manager, Package};
 use alcedo_pipeline::{
     context::StepContext,
     error::StepError,
@@ -79,8 +80,23 @@ impl Staged {
         self.answered(build::RUN, serde_json::to_value(built).unwrap())
     }
 
-    /// The servers' shells have done what they were told: the builder's checks passed, secrets were taken.
+    /// The servers' shells have done what they were told: the builder's checks passed, it has told its packages, secrets were
+    /// taken.
     pub fn provisioned(self) -> Self {
+        self.with_packages(&[("libc6", "2.36-9+deb12u9"), ("openssl", "3.0.15-1~deb12u1")])
+    }
+
+    /// The same with these packages.
+    pub fn with_packages(self, packages: &[(&str, &str)]) -> Self {
+        let package = |(name, version): &(&str, &str)| Package {
+            name: (*name).to_owned(),
+            version: (*version).to_owned(),
+            epoch: 0,
+            architecture: "amd64".to_owned(),
+            source: None,
+        };
+        let packages = packages.iter().map(package).collect();
+        self.inner.workshop.keep_installed(Installed { platform: platform(), manager: Some(Manager::Dpkg), packages });
         self.answered("bake/provision", json!({ "checks": 0 })).answered(secrets::HAND_OVER, json!({}))
     }
 
