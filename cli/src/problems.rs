@@ -12,6 +12,7 @@ use alcedo_stages::{
     facts::FactsError,
     overview::OverviewError,
     rehearsal::RehearsalError,
+    releases::ReleasesError,
 };
 
 use crate::{exit_code::ExitCode, failure::Failure, words::moment};
@@ -82,6 +83,9 @@ pub fn of_machines(what: &str, error: &MachineError) -> Failure {
 fn of_facts(error: &FactsError) -> Failure {
     match error {
         FactsError::Cloud(error) => of_cloud(error),
+        FactsError::Releases(ReleasesError::Distrust { .. } | ReleasesError::Misplaced { .. }) => {
+            Failure { id: "untrusted".to_owned(), ..with(ExitCode::FAILED, error, error.hints()) }
+        }
         _ => with(ExitCode::FAILED, error, error.hints()),
     }
 }

@@ -105,6 +105,19 @@ pub struct Publish {
     #[serde(default = "twenty")]
     #[schemars(range(min = 1, max = 10_000))]
     pub keep: u32,
+    /// Sign each new version with the private key in `ALCEDO_SIGNING_KEY`. Default: only where `signed_by` names keys.
+    #[serde(default)]
+    pub sign: bool,
+    /// Ed25519 public keys, of which one must have signed each version that is used. Default: none, and any version is used.
+    #[serde(default)]
+    pub signed_by: Vec<String>,
+}
+
+impl Publish {
+    /// Whether a new version has to be signed: one that is not would be of no use where keys are named.
+    pub fn signs(&self) -> bool {
+        self.sign || !self.signed_by.is_empty()
+    }
 }
 
 /// How the server image is made.

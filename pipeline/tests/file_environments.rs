@@ -185,6 +185,23 @@ fn a_recipe_of_the_project_is_a_folder_with_a_recipe_in_it() {
 }
 
 #[test]
+fn a_public_key_is_a_file_or_stands_in_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("alcedo.yaml");
+    let line = "MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=";
+    let signed = format!("signed_by: [keys/release.pem, {line}]");
+    let bucket = BASE.lines().map(str::trim).find(|line| line.starts_with("publish:")).unwrap();
+    let publish = bucket.replace("publish: {", &format!("publish: {{ {signed},"));
+    write(folder.path(), "alcedo.yaml", &BASE.replace(bucket, &publish));
+    let problems = PipelineFile::read(&path).unwrap_err();
+    assert_eq!(problems.iter().map(|one| one.id).collect::<Vec<_>>(), ["no-such-file"], "{problems}");
+    assert!(problems.to_string().contains("no public key `keys/release.pem`"), "{problems}");
+    write(folder.path(), "keys/release.pem", "-----BEGIN PUBLIC KEY-----\n");
+    let file = PipelineFile::read(&path).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(file.environment(None).unwrap().publish.signed_by, ["keys/release.pem", line]);
+}
+
+#[test]
 fn what_cannot_be_read_is_one_problem_with_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     let only = |path: &Path| {

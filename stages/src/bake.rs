@@ -24,7 +24,7 @@ use crate::{
     clients::{Clients, ec2_once},
     cloud_error::CloudError,
     facts, launch,
-    releases::Manifest,
+    releases::{Manifest, ReleasesError},
     retire, servers,
     site::Site,
     tags,
@@ -254,6 +254,7 @@ impl CreateImage {
         let mut tags = launch::tags(context)
             .with("Name", format!("{} {}", context.plan().app, context.plan().version))
             .with(tags::FINGERPRINT, fingerprint)
+            .with(tags::ARTIFACT, &release.sha256)
             .with(tags::BASE, self.base.recipe_digest.as_deref().unwrap_or(&self.base.ami));
         if let Some(commit) = &release.commit {
             tags = tags.with(tags::COMMIT, commit);
@@ -331,8 +332,12 @@ async fn find(clients: &Clients, name: &str) -> Result<Option<Found>, CloudError
 /// The manifest of the version that this run deploys.
 pub async fn release(site: &Site, context: &StepContext) -> Result<Manifest, StepError> {
     let version = context.plan().version;
-    let found = site.manifest(version).await.map_err(|error| {
-        StepError::new(ErrorKind::Service, format!("the manifest of {version} cannot be read")).because(error)
+    let found = site.release(version).await.map_err(|error| match error {
+        ReleasesError::Store(_) => {
+            StepError::new(ErrorKind::Service, format!("the manifest of {version} cannot be read")).because(error)
+        }
+        // The plan was made from one that could be used.
+        _ => StepError { hints: error.hints(), ..StepError::new(ErrorKind::Changed, error.to_string()) }.because(error),
     })?;
     found.ok_or_else(|| {
         StepError::failed(format!("the artifact of {version} is missing"))

@@ -10,6 +10,7 @@ use crate::{
     cloud_error::{self, CloudError},
     facts::{self, FactsError},
     secrets,
+    signature::VARIABLE,
     site::Site,
 };
 
@@ -60,6 +61,7 @@ impl Finding {
 /// meaningless (without credentials nothing can be asked).
 pub async fn findings(site: &Site) -> Vec<Finding> {
     let mut findings = vec![engine().await, tools(site), region(site)];
+    findings.extend(signing(site));
     let credentials = credentials(site).await;
     let usable = credentials.verdict == Verdict::Good;
     findings.push(credentials);
@@ -137,6 +139,33 @@ pub async fn engine() -> Finding {
             Finding::bad("engine", format!("{error}: {cause}"), error.hints)
         }
     }
+}
+
+/// The keys that versions are signed with.
+fn signing(site: &Site) -> Option<Finding> {
+    let publish = &site.pipeline.publish;
+    if !publish.signs() {
+        return None;
+    }
+    let trusted = match publish.signed_by.len() {
+        0 => "any version is used".to_owned(),
+        count => format!("versions are used that one of {count} keys has signed"),
+    };
+    Some(match site.signer() {
+        Ok(Some(signer)) => {
+            Finding::good("signing", format!("{VARIABLE} holds the key {}; {trusted}", signer.id.short()))
+        }
+        Ok(None) => Finding {
+            subject: "signing",
+            verdict: Verdict::Warning,
+            detail: format!("{VARIABLE} is not set, so no new version can be published here; {trusted}"),
+            fix: vec!["set it where versions are built; where they are only deployed, nothing is missing".into()],
+        },
+        Err(error) => {
+            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+            Finding::bad("signing", format!("{error}{cause}"), vec![error.hint().to_owned()])
+        }
+    })
 }
 
 fn region(site: &Site) -> Finding {

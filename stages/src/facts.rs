@@ -15,6 +15,7 @@ use crate::{
     cloud_error::CloudError,
     listener::{Place, Routing},
     releases::{Manifest, ReleasesError},
+    signature::KeyId,
     site::Site,
 };
 
@@ -54,7 +55,20 @@ pub struct Facts {
     pub fingerprint: Option<String>,
     /// The published version that the request means, or that has the source's inputs.
     pub release: Option<Manifest>,
+    pub signing: Signing,
     pub observed_at: Timestamp,
+}
+
+/// What is known of signatures, where the file has to do with them.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Signing {
+    /// The key that a new version would be signed with.
+    pub key: Option<KeyId>,
+    /// The digest of the artifact of which the version's manifest tells, signed by somebody who is trusted; whether or not the
+    /// artifact is there.
+    pub vouched: Option<String>,
+    /// The version of the same inputs that is not used, and why.
+    pub passed_over: Option<String>,
 }
 
 /// The load balancer and what its listener does now.
@@ -162,6 +176,8 @@ pub struct Image {
     pub name: String,
     pub version: Version,
     pub fingerprint: String,
+    /// The digest of the artifact that is in it; images of earlier releases of alcedo do not tell.
+    pub artifact: Option<String>,
     pub snapshots: Vec<String>,
     pub available: bool,
 }
@@ -199,7 +215,7 @@ impl FactsError {
     pub fn hints(&self) -> Vec<String> {
         match self {
             Self::Cloud(error) => crate::cloud_error::hint(error).map(str::to_owned).into_iter().collect(),
-            Self::Releases(_) => vec!["`alcedo doctor` checks the bucket".to_owned()],
+            Self::Releases(error) => error.hints(),
             Self::Missing { hint, .. } => vec![hint.clone()],
             Self::Source(error) => error.hints.clone(),
         }
@@ -235,17 +251,34 @@ pub async fn observe(site: &Site, request: &Request) -> Result<Facts, FactsError
         async { Ok(site.pins().await.map_err(ReleasesError::from)?) },
         async { Ok(own_address(site).await) },
     )?;
+    let mut passed_over = None;
     let release = match (request, &source) {
         (Request::Deploy { version: Some(version) } | Request::Rollback { to: Some(version) }, _) => {
-            site.manifest(*version).await?
+            site.release(*version).await?
         }
         (Request::Rollback { to: None }, _) => match version_before(&fleets) {
-            Some(version) => site.manifest(version).await?,
+            Some(version) => site.release(version).await?,
             None => None,
         },
-        (_, Some(source)) => site.version_with_inputs(&source.inputs).await?,
+        (_, Some(source)) => match site.version_with_inputs(&source.inputs).await {
+            // What was published before anything was signed is built again; what was tampered with is not passed over.
+            Err(ReleasesError::Distrust { version, source }) if source.is_of_before() => {
+                passed_over = Some(format!("build: {version} has the same inputs, and is not used: {source}"));
+                None
+            }
+            found => found?,
+        },
         (_, None) => None,
     };
+    let vouched = release.as_ref().map(|manifest| manifest.sha256.clone());
+    let key = match &source {
+        Some(_) if site.pipeline.publish.signs() => {
+            let signer = site.signer().map_err(ReleasesError::from)?;
+            signer.map(|signer| signer.id.clone())
+        }
+        _ => None,
+    };
+    let signing = Signing { key, vouched, passed_over };
     // A manifest tells of an artifact that somebody may have removed: without it there is nothing to bake from.
     let release = match release {
         Some(manifest) if site.has_artifact(manifest.version).await? => Some(manifest),
@@ -276,6 +309,7 @@ pub async fn observe(site: &Site, request: &Request) -> Result<Facts, FactsError
         source,
         fingerprint,
         release,
+        signing,
         observed_at,
     })
 }
@@ -320,6 +354,7 @@ impl Facts {
             source: None,
             fingerprint: None,
             release: None,
+            signing: Signing::default(),
             observed_at,
         }
     }

@@ -44,6 +44,7 @@ pub mod retire;
 pub mod s3_store;
 pub mod secrets;
 pub mod servers;
+pub mod signature;
 pub mod site;
 pub mod smoke;
 pub mod ssh;

@@ -116,6 +116,8 @@ async fn with_health(site: &Site, mut fleet: Fleet) -> Result<FleetStatus, Overv
 pub struct Release {
     pub version: Version,
     pub manifest: Option<Manifest>,
+    /// Why it would not be used, where the file asks for signatures.
+    pub distrusted: Option<String>,
     /// The image's id, where one is there.
     pub image: Option<String>,
     /// Where the bills of materials of its images are, each with its image's id in its name.
@@ -146,6 +148,7 @@ pub async fn releases(site: &Site, at_most: usize) -> Result<Vec<Release>, Overv
             Ok::<_, OverviewError>(Release {
                 version,
                 manifest: site.manifest(version).await?,
+                distrusted: distrusted(site, version).await?,
                 sboms: site.sboms(version).await?,
                 image: images.iter().find(|image| image.version == version).map(|image| image.ami.clone()),
                 role: role.min_by_key(|role| *role as u8),
@@ -156,6 +159,18 @@ pub async fn releases(site: &Site, at_most: usize) -> Result<Vec<Release>, Overv
     let found = futures::future::try_join_all(newest).await?;
     // A name that a run has only reserved is no release.
     Ok(found.into_iter().filter(|it| it.manifest.is_some() || it.image.is_some() || it.role.is_some()).collect())
+}
+
+async fn distrusted(site: &Site, version: Version) -> Result<Option<String>, ReleasesError> {
+    if site.pipeline.publish.signed_by.is_empty() {
+        return Ok(None);
+    }
+    match site.release(version).await {
+        Ok(_) => Ok(None),
+        Err(ReleasesError::Distrust { source, .. }) => Ok(Some(source.to_string())),
+        Err(error @ ReleasesError::Misplaced { .. }) => Ok(Some(error.to_string())),
+        Err(error) => Err(error),
+    }
 }
 
 /// The newest runs, newest first.

@@ -1,6 +1,6 @@
 //! Publish: the artifact and its manifest under a new version, then the pointer to the newest.
 
-use std::io::Read;
+use std::{io::Read, sync::Arc};
 
 use alcedo_pipeline::{
     context::StepContext,
@@ -25,6 +25,7 @@ use crate::{
     cloud_error::CloudError,
     releases::{self, InputsEntry, Manifest, ReleasesError},
     retire,
+    signature::{KeyError, KeyId, Signer, VARIABLE},
     site::Site,
 };
 
@@ -255,6 +256,9 @@ pub struct WriteManifest {
     pub commands: Vec<String>,
     pub inputs: String,
     pub dirty: bool,
+    /// The key that signs it, where one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed_by: Option<KeyId>,
 }
 
 impl WriteManifest {
@@ -278,13 +282,30 @@ impl WriteManifest {
             built_at: plan.version.time(),
         };
         let body = serde_json::to_vec_pretty(&manifest).expect("a manifest is JSON");
+        // First: without it the version would look published, and be refused.
+        if let Some(id) = &self.signed_by {
+            let signed = signer(site, id)?.sign(&body);
+            create_same(site, context, &releases::signature_key(&site.root, plan.version), signed).await?;
+        }
         create_same(site, context, &releases::manifest_key(&site.root, plan.version), body).await?;
         Ok(serde_json::to_value(manifest).expect("a manifest is JSON"))
     }
 }
 
+/// The key that the run was planned with, also on another machine.
+fn signer(site: &Site, id: &KeyId) -> Result<Arc<Signer>, StepError> {
+    let unusable = |error: KeyError| {
+        let hint = error.hint();
+        StepError::failed("the manifest cannot be signed").hint(hint).because(error)
+    };
+    site.signer().map_err(unusable)?.filter(|signer| signer.id == *id).ok_or_else(|| {
+        StepError::failed(format!("the run is to sign with the key {}, which {VARIABLE} does not hold", id.short()))
+            .hint("set it to that key and resume the run, or roll it back")
+    })
+}
+
 /// Creates an object that must not exist with other content.
-async fn create_same(site: &Site, context: &StepContext, key: &str, body: Vec<u8>) -> Result<(), StepError> {
+pub(crate) async fn create_same(site: &Site, context: &StepContext, key: &str, body: Vec<u8>) -> Result<(), StepError> {
     let service =
         |error: StoreError| StepError::new(ErrorKind::Service, format!("could not write {key}")).because(error);
     context.own(Resource::new("object", key)).await?;

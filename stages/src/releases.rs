@@ -1,5 +1,7 @@
 //! What is published: artifacts, their manifests and the index of build inputs.
 
+use std::sync::Arc;
+
 use alcedo_images::{base::BuildBase, platform::Platform};
 use alcedo_pipeline::{
     store::{Store, StoreError},
@@ -8,7 +10,10 @@ use alcedo_pipeline::{
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::site::Site;
+use crate::{
+    signature::{Distrust, KeyError, Signer, Trust},
+    site::Site,
+};
 
 /// What an artifact was made from; `<version>/manifest.json` beside it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -46,6 +51,7 @@ pub struct InputsEntry {
     pub version: Version,
 }
 
+/// Why what is published cannot be looked at, or is not to be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ReleasesError {
     #[error("the bucket could not be read")]
@@ -56,6 +62,29 @@ pub enum ReleasesError {
         #[source]
         source: serde_json::Error,
     },
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error("version {version} is not used")]
+    Distrust {
+        version: Version,
+        #[source]
+        source: Distrust,
+    },
+    #[error("what stands as the manifest of {app} {version} is one of {named}")]
+    Misplaced { app: String, version: Version, named: String },
+}
+
+impl ReleasesError {
+    /// What to do about it.
+    pub fn hints(&self) -> Vec<String> {
+        let hint = match self {
+            Self::Store(_) | Self::Unreadable { .. } => "`alcedo doctor` checks the bucket",
+            Self::Key(error) => error.hint(),
+            Self::Distrust { source, .. } => source.hint(),
+            Self::Misplaced { .. } => "find out who wrote it to the bucket; build again, or deploy another version",
+        };
+        vec![hint.to_owned()]
+    }
 }
 
 pub fn artifact_key(root: &str, version: Version) -> String {
@@ -64,6 +93,11 @@ pub fn artifact_key(root: &str, version: Version) -> String {
 
 pub fn manifest_key(root: &str, version: Version) -> String {
     format!("{root}{version}/manifest.json")
+}
+
+/// Who has published the manifest, where that was signed.
+pub fn signature_key(root: &str, version: Version) -> String {
+    format!("{}.sig", manifest_key(root, version))
 }
 
 /// What packages an image of the version has. By the image, because two bakes of one version can find other packages at the
@@ -100,6 +134,53 @@ async fn read_json<T: serde::de::DeserializeOwned>(store: &dyn Store, key: Strin
 }
 
 impl Site {
+    /// The keys of which one must have signed what is used; none: the file asks for no signature.
+    ///
+    /// # Errors
+    /// One of them is no key.
+    pub fn trust(&self) -> Result<Trust, KeyError> {
+        Trust::read(&self.folder, &self.pipeline.publish.signed_by)
+    }
+
+    /// The key to sign with, where there is one.
+    ///
+    /// # Errors
+    /// What is there is no key, or one that the file does not trust.
+    pub fn signer(&self) -> Result<Option<Arc<Signer>>, KeyError> {
+        let signer = match &self.signer {
+            Some(signer) => Some(signer.clone()),
+            None => Signer::of_environment()?.map(Arc::new),
+        };
+        let trust = self.trust()?;
+        match signer {
+            Some(signer) if !trust.is_empty() && !trust.has(&signer.id) => Err(KeyError::NotTrusted(signer.id.clone())),
+            signer => Ok(signer),
+        }
+    }
+
+    /// The manifest of a version that is to be used. [`Site::manifest`] is for whoever only looks.
+    ///
+    /// # Errors
+    /// It is another version's or another app's, or nobody has signed it whom the file trusts.
+    pub async fn release(&self, version: Version) -> Result<Option<Manifest>, ReleasesError> {
+        let trust = self.trust()?;
+        let key = manifest_key(&self.root, version);
+        let Some(object) = self.store.read(&key).await? else { return Ok(None) };
+        if !trust.is_empty() {
+            let signed = self.store.read(&signature_key(&self.root, version)).await?;
+            let verified = trust.verify(&object.bytes, signed.as_ref().map(|object| object.bytes.as_slice()));
+            verified.map_err(|source| ReleasesError::Distrust { version, source })?;
+        }
+        // The very bytes that were verified.
+        let manifest: Manifest =
+            serde_json::from_slice(&object.bytes).map_err(|source| ReleasesError::Unreadable { key, source })?;
+        if (&manifest.app, manifest.version) != (&self.pipeline.app, version) {
+            let named = format!("{} {}", manifest.app, manifest.version);
+            return Err(ReleasesError::Misplaced { app: self.pipeline.app.clone(), version, named });
+        }
+        Ok(Some(manifest))
+    }
+
     pub async fn manifest(&self, version: Version) -> Result<Option<Manifest>, ReleasesError> {
         read_json(self.store.as_ref(), manifest_key(&self.root, version)).await
     }
@@ -120,13 +201,18 @@ impl Site {
         format!("s3://{}/{key}", self.bucket())
     }
 
-    /// The published version that was built from these inputs.
+    /// The published version that was built from these inputs. The index is signed by nobody, so that the manifest has the
+    /// last word.
+    ///
+    /// # Errors
+    /// As [`Site::release`].
     pub async fn version_with_inputs(&self, fingerprint: &str) -> Result<Option<Manifest>, ReleasesError> {
         let entry: Option<InputsEntry> = read_json(self.store.as_ref(), inputs_key(&self.root, fingerprint)).await?;
-        match entry {
-            Some(entry) => self.manifest(entry.version).await,
-            None => Ok(None),
-        }
+        let release = match entry {
+            Some(entry) => self.release(entry.version).await?,
+            None => None,
+        };
+        Ok(release.filter(|manifest| manifest.inputs == fingerprint))
     }
 
     /// All versions that have a folder in the bucket, newest first. One whose manifest is missing is being published.

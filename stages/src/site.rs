@@ -13,6 +13,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use crate::{
     clients::{Clients, LocalEndpoint},
     s3_store::S3Store,
+    signature::Signer,
 };
 
 /// Settings, clients and the place where runs are kept.
@@ -28,6 +29,8 @@ pub struct Site {
     pub root: String,
     /// Knows the secrets once they are found; nothing leaves with one of them in it.
     pub redactor: Redactor,
+    /// The key to sign with, where it is not the environment's.
+    pub signer: Option<Arc<Signer>>,
     /// Where random names come from.
     dice: Arc<Mutex<StdRng>>,
 }
@@ -62,6 +65,7 @@ impl Site {
             store,
             root,
             redactor: Redactor::default(),
+            signer: None,
             dice: Arc::new(Mutex::new(dice)),
         }
     }

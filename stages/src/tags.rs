@@ -18,6 +18,8 @@ pub const STEP: &str = "alcedo:step";
 pub const EXPIRES: &str = "alcedo:expires";
 /// On an image: the fingerprint of everything that went into it.
 pub const FINGERPRINT: &str = "alcedo:fingerprint";
+/// On an image: the digest of the artifact that is in it.
+pub const ARTIFACT: &str = "alcedo:artifact";
 /// On an image: the digest of the base root it was made from.
 pub const BASE: &str = "alcedo:base";
 /// On a fleet's target group: the version that was in service before it.

@@ -77,6 +77,12 @@ pub const FOR_TESTS: &[Need] = &[
         present: || exists("zstd"),
     },
     Need {
+        what: "openssl",
+        why: "makes keys and checks signatures in tests, as users do",
+        packages: &["openssl"],
+        present: || exists("openssl"),
+    },
+    Need {
         what: "Packer",
         why: "is a third party's client in tests of the local region",
         packages: &["packer"],

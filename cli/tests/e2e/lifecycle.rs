@@ -15,19 +15,22 @@ const MAKING: [&str; 3] = ["build", "publish", "bake"];
 fn a_life_of_deploys_and_rollbacks() {
     let world = World::new("lifecycle");
     reading::nothing_deployed_yet(&world);
-    let v1 = first_deploy(&world);
+    let key = world.sign();
+    let v1 = first_deploy(&world, &key);
     bill_of_materials(&world, &v1);
     unchanged(&world, &v1);
     let v2 = changed(&world, &v1);
     held_rollback(&world, &v1, &v2);
     forward_again(&world, &v1, &v2);
     let v3 = third(&world, &v1, &v2);
+    unsigned(&world, &v1);
     cold_rollback(&world, &v1, &v2, &v3);
     reading::after_deploys(&world, &[&v1, &v2, &v3], &v1);
 }
 
-fn first_deploy(world: &World) -> String {
-    let run = world.json(&["deploy"]).expect(0);
+fn first_deploy(world: &World, key: &str) -> String {
+    let run = world.json(&["deploy", "-vvv"]).expect(0);
+    assert!(!run.stdout.contains(key) && !run.stderr.contains(key), "the private key is in the output");
     let stages: Vec<String> = run.stages().into_iter().collect();
     assert_eq!(stages, ["bake", "build", "flip", "launch", "publish", "smoke"]);
     assert!(run.undone().is_empty(), "{:?}", run.undone());
@@ -68,6 +71,22 @@ fn bill_of_materials(world: &World, version: &str) {
     assert!(told.len() > 50 && told.iter().any(|line| line.starts_with("openssh-server ")), "{told:?}");
     assert_eq!(told, listed);
     world.tell("compared the bill of materials with a server");
+}
+
+/// A version that somebody has taken the signature from is not gone back to.
+fn unsigned(world: &World, version: &str) {
+    let key = format!("hello/{version}/manifest.json.sig");
+    let signature = world.object(&key);
+    let s3 = &world.clients().s3;
+    world.runtime.block_on(s3.delete_object().bucket(BUCKET).key(&key).send()).expect("it is deleted");
+    let before = world.inventory();
+    let run = world.json(&["rollback", "--to", version]).expect(1);
+    let error = run.events.iter().find(|event| event["event"] == "error").expect("it says why");
+    assert_eq!((text(&error["id"]), text(&error["causes"][0])), ("untrusted".into(), "it is not signed".into()));
+    before.assert_same(&world.inventory());
+    let put = s3.put_object().bucket(BUCKET).key(&key).body(signature.into());
+    world.runtime.block_on(put.send()).expect("it is put back");
+    world.tell("did not go back to a version that is not signed");
 }
 
 fn unchanged(world: &World, v1: &str) {

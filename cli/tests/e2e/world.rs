@@ -27,6 +27,9 @@ use crate::{
 /// The bucket that the example's pipeline file names.
 pub const BUCKET: &str = "alcedo-local";
 
+/// Where a world that signs keeps its private key.
+const SIGNING_KEY: &str = "signing.pem";
+
 /// How many nodes the balancer has in the profile `quick`.
 const NODES: u8 = 2;
 
@@ -223,6 +226,22 @@ impl World {
         })
     }
 
+    /// From now on versions are signed, and what is not is not used. Answers the private key's own line.
+    pub fn sign(&self) -> String {
+        let key = self.path().join(SIGNING_KEY);
+        for (arguments, out) in [
+            (["genpkey", "-algorithm", "ed25519"].as_slice(), key.clone()),
+            (&["pkey", "-pubout", "-in", &key.display().to_string()], self.app.folder.join("release.pem")),
+        ] {
+            let status = std::process::Command::new("openssl").args(arguments).arg("-out").arg(out).status();
+            assert!(status.expect("openssl is installed").success(), "{arguments:?}");
+        }
+        self.app.replace("alcedo.yaml", "  bucket: alcedo-local", "  bucket: alcedo-local\n  signed_by: [release.pem]");
+        self.app.commit("Sign");
+        let text = fs::read_to_string(key).expect("it was made");
+        text.lines().nth(1).expect("a line between the markers").to_owned()
+    }
+
     /// What a server that failed had told before it went.
     pub fn evidence(&self, run: &str, server: &str, name: &str) -> String {
         let key = format!("hello/runs/{run}/evidence/{server}/{name}");
@@ -269,6 +288,10 @@ impl Region {
             if let Some(value) = std::env::var_os(kept) {
                 command.env(kept, value);
             }
+        }
+        let key = self.home.join(SIGNING_KEY);
+        if key.exists() {
+            command.env("ALCEDO_SIGNING_KEY", key);
         }
         command
             .env("HOME", self.home.join("home"))

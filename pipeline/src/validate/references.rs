@@ -12,6 +12,9 @@ use super::{
 /// Largest user data that EC2 takes, before it is encoded (EC2 User Guide, "Run commands when you launch an instance").
 const MAX_USER_DATA: u64 = 16 * 1024;
 
+/// How the base64 of an Ed25519 public key's DER begins (RFC 8410, 4).
+const ED25519_IN_BASE64: &str = "MCowBQYDK2VwAyEA";
+
 pub(super) fn check(settings: &Value, folder: &FilePath, add: &mut impl FnMut(Problem)) {
     let top = At::top(settings);
     recipe(top.find("build.recipe"), folder, add);
@@ -24,6 +27,11 @@ pub(super) fn check(settings: &Value, folder: &FilePath, add: &mut impl FnMut(Pr
         let program = item.get("run").and_then(|run| run.get("program"));
         // A bare name is looked up on PATH, as a shell does.
         file(program.filter(|it| it.text().is_some_and(|text| text.contains('/'))), folder, "program", add);
+    }
+    for key in top.list("publish.signed_by") {
+        // A key itself, in place of its file's path.
+        let is_path = |text: &str| !text.starts_with("-----BEGIN") && !text.starts_with(ED25519_IN_BASE64);
+        file(Some(key).filter(|it| it.text().is_some_and(is_path)), folder, "public key", add);
     }
     let user_data = top.find("launch.user_data");
     file(user_data.clone(), folder, "template", add);

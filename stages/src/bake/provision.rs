@@ -66,9 +66,10 @@ impl ProvisionBuilder {
             Login { user: &self.bake.ssh_user, port: self.bake.ssh_port, private_address: self.bake.private_address };
         let deadline = self.bake.timeout.duration();
         let begun = Instant::now();
+        // While the builder boots; and what is not to be unpacked is refused before anybody is let in.
+        let archive = self.archive(site, shop, context, &release).await?;
         let session = ssh::open(&site.clients, context, &made.server, login, key, deadline).await?;
         let booted = begun.elapsed();
-        let archive = self.archive(site, shop, context, &release).await?;
         let steps = provision::load(&site.folder, &self.bake.provision).map_err(failed)?;
         let steps = provision::plan(&ProvisionInput {
             app: site.pipeline.app.clone(),

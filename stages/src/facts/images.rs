@@ -93,6 +93,7 @@ fn image(ami: &Ami) -> Option<Image> {
         name: ami.name().unwrap_or_default().to_owned(),
         version: tags.get(tags::VERSION)?.parse().ok()?,
         fingerprint: tags.get(tags::FINGERPRINT)?.to_owned(),
+        artifact: tags.get(tags::ARTIFACT).map(str::to_owned),
         snapshots: ami
             .block_device_mappings()
             .iter()

@@ -14,6 +14,7 @@ use crate::{
     bake, build,
     facts::{Facts, Image},
     ingress, publish,
+    signature::VARIABLE,
 };
 
 /// The lease outlives the stage's own deadline by this, so that a slow bake is not cut off by its own lease.
@@ -24,7 +25,11 @@ pub(super) fn steps<'a>(case: &Case<'a>, draft: &mut Draft) -> Result<Option<&'a
     let Case { scope, facts, target, .. } = case;
     let pipeline = case.pipeline();
     let known = facts.fingerprint.as_deref();
-    let of_version = |image: &&Image| image.version == target.version && image.available;
+    let of_version = |image: &&Image| {
+        image.version == target.version
+            && image.available
+            && (!asks_for_signatures(case) || is_vouched_for(image, facts))
+    };
     let same = facts.images.iter().filter(of_version).find(|image| Some(image.fingerprint.as_str()) == known);
     if let Some(image) = same {
         draft.note(format!("bake: {} has the same fingerprint", image.name));
@@ -32,7 +37,7 @@ pub(super) fn steps<'a>(case: &Case<'a>, draft: &mut Draft) -> Result<Option<&'a
     }
     if facts.release.is_none() && !target.builds {
         // Only an image is left of this version: it is what there is.
-        let image = facts.images.iter().find(of_version).ok_or_else(|| unknown_version(target.version, facts))?;
+        let image = facts.images.iter().find(of_version).ok_or_else(|| no_image(case))?;
         draft.note(format!("bake: the artifact of {} is gone, its image {} is there", target.version, image.name));
         return Ok(Some(image));
     }
@@ -151,6 +156,32 @@ pub(super) fn steps<'a>(case: &Case<'a>, draft: &mut Draft) -> Result<Option<&'a
     Ok(None)
 }
 
+fn asks_for_signatures(case: &Case<'_>) -> bool {
+    !case.pipeline().publish.signed_by.is_empty()
+}
+
+/// Whether an image is made of what was signed. Its fingerprint and its tag are AWS's word, which nobody has who can only
+/// write to the bucket.
+fn is_vouched_for(image: &Image, facts: &Facts) -> bool {
+    let Some(vouched) = &facts.signing.vouched else { return false };
+    image.artifact.as_ref() == Some(vouched) || Some(&image.fingerprint) == facts.fingerprint.as_ref()
+}
+
+/// Neither artifact nor image.
+fn no_image(case: &Case<'_>) -> PlanError {
+    let Case { facts, target, .. } = case;
+    match facts.images.iter().find(|image| image.version == target.version && image.available) {
+        Some(image) => PlanError::new(
+            format!(
+                "the artifact of {} is gone, and nothing that is signed says what its image {} was made of",
+                target.version, image.name
+            ),
+            "deploy a version whose artifact is there (`alcedo releases`), or build its commit again",
+        ),
+        None => unknown_version(target.version, facts),
+    }
+}
+
 /// An artifact goes only onto the base that it was built in. A vendor's image has no digest to compare: its builder is
 /// looked at instead.
 fn check_base(facts: &Facts) -> Result<(), PlanError> {
@@ -181,6 +212,20 @@ fn build(case: &Case<'_>, draft: &mut Draft) -> Result<(), PlanError> {
         BuildBase::Image { reference, .. } => reference.clone(),
     };
     let version = scope.new_version;
+    if let Some(passed_over) = &facts.signing.passed_over {
+        draft.note(passed_over);
+    }
+    let signed_by = match (pipeline.publish.signs(), &facts.signing.key) {
+        (false, _) => None,
+        (true, Some(key)) => Some(key.clone()),
+        (true, None) => {
+            return Err(PlanError::new(
+                format!("a new version has to be signed, and {VARIABLE} is not set"),
+                "set it to the private key (the path of its PEM file, or its text), or take a version that is published with \
+                 --version",
+            ));
+        }
+    };
     draft.add(
         Stage::Build,
         "build/version",
@@ -201,6 +246,7 @@ fn build(case: &Case<'_>, draft: &mut Draft) -> Result<(), PlanError> {
         None::<&str>,
         Action::Build(build::RunBuild { build: pipeline.build.clone(), inputs: source.inputs.clone() }),
     );
+    let signature = signed_by.as_ref().map(|key| format!(", signed by the key {}", key.short())).unwrap_or_default();
     let to = format!("s3://{}/{}{version}/", pipeline.publish.bucket, scope.root);
     draft.add(
         Stage::Publish,
@@ -214,12 +260,13 @@ fn build(case: &Case<'_>, draft: &mut Draft) -> Result<(), PlanError> {
         Stage::Publish,
         "publish/manifest",
         Sign::Add,
-        format!("write {to}manifest.json"),
+        format!("write {to}manifest.json{signature}"),
         Some("remove it"),
         Action::WriteManifest(publish::WriteManifest {
             commands: pipeline.build.commands.clone(),
             inputs: source.inputs.clone(),
             dirty: source.dirty,
+            signed_by,
         }),
     );
     draft.add(

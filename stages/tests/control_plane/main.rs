@@ -20,6 +20,7 @@ mod retention;
 mod sbom;
 mod settle;
 mod shift;
+mod signature;
 mod size;
 mod speed;
 mod support;

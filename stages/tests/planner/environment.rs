@@ -4,10 +4,11 @@ use alcedo_images::{base::BuildBase, platform::Platform};
 use alcedo_pipeline::{file::Pipeline, ids::RunId, overlay::overlay, plan::Plan, version::Version};
 use alcedo_stages::{
     build::Source,
-    facts::{Balancer, BaseImage, Facts, Fleet, Image, Network, Request},
+    facts::{Balancer, BaseImage, Facts, Fleet, Image, Network, Request, Signing},
     listener::{Place, Routing},
     planner::{self, PlanError, Scope},
     releases::Manifest,
+    signature::KeyId,
 };
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -103,6 +104,7 @@ impl Environment {
             }),
             fingerprint: None,
             release: None,
+            signing: Signing::default(),
             observed_at: NOW.parse().unwrap(),
         };
         Self { file, facts }
@@ -206,9 +208,34 @@ impl Environment {
             name: format!("hello/{text}/20261101-100000-0001"),
             version: version(text),
             fingerprint: fingerprint.into(),
+            artifact: None,
             snapshots: vec![format!("snap-{text}")],
             available: true,
         });
+        self
+    }
+
+    /// The last image says that this artifact is in it.
+    pub fn made_of(mut self, artifact: &str) -> Self {
+        self.facts.images.last_mut().unwrap().artifact = Some(artifact.into());
+        self
+    }
+
+    /// Somebody who is trusted has signed a manifest of this artifact for the version.
+    pub fn vouched(mut self, artifact: &str) -> Self {
+        self.facts.signing.vouched = Some(artifact.into());
+        self
+    }
+
+    /// The key that a new version would be signed with.
+    pub fn signing_key(mut self, key: &KeyId) -> Self {
+        self.facts.signing.key = Some(key.clone());
+        self
+    }
+
+    /// A version of the same inputs, and why it is not used.
+    pub fn passed_over(mut self, why: &str) -> Self {
+        self.facts.signing.passed_over = Some(why.into());
         self
     }
 

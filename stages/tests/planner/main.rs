@@ -8,6 +8,7 @@ use alcedo_stages::{
     facts::Request,
     listener::{Place, Routing},
     planner::group_name,
+    signature::KeyId,
 };
 use environment::{Environment, FIRST, SECOND, THIRD, arn, version};
 use serde_json::json;
@@ -144,6 +145,56 @@ fn a_version_of_which_nothing_is_left_is_refused() {
     insta::assert_snapshot!("an_unknown_version", planned(&environment, deploy(THIRD)));
     insta::assert_snapshot!("nothing_is_published", planned(&Environment::new(), deploy(THIRD)));
     insta::assert_snapshot!("nothing_was_before", planned(&environment, Request::Rollback { to: None }));
+}
+
+/// The file trusts one key.
+fn trusting() -> Environment {
+    Environment::new().with(json!({ "publish": { "signed_by": ["keys/release.pem"] } }))
+}
+
+#[test]
+fn a_new_version_is_signed_or_not_built() {
+    let key: KeyId = serde_json::from_value(json!("0123456789abcdef".repeat(4))).unwrap();
+    let plan = trusting().signing_key(&key).passed_over("build: the one before is not used").plan(BUILD).unwrap();
+    let manifest = plan.step(&"publish/manifest".into()).unwrap();
+    assert_eq!(manifest.action["signed_by"], json!(key));
+    assert!(manifest.does.ends_with("/manifest.json, signed by the key 0123456789abcdef"), "{}", manifest.does);
+    assert!(plan.notes.contains(&"build: the one before is not used".to_owned()), "{:?}", plan.notes);
+    insta::assert_snapshot!("no_key_to_sign_with", planned(&trusting(), BUILD));
+    let only_signs = Environment::new().with(json!({ "publish": { "sign": true } }));
+    assert!(planned(&only_signs, BUILD).contains("ALCEDO_SIGNING_KEY is not set"), "who trusts nobody yet may sign");
+    let unsigned = Environment::new().signing_key(&key).plan(BUILD).unwrap();
+    assert_eq!(unsigned.step(&"publish/manifest".into()).unwrap().action.get("signed_by"), None, "nobody asked for it");
+    // What is published needs no key of this machine.
+    assert!(trusting().published(FIRST, "other").vouched("e3b0").plan(deploy(FIRST)).is_ok());
+}
+
+/// An image is used where AWS says that it is made of what was signed, and baked anew where it does not.
+#[test]
+fn an_image_is_used_only_if_it_is_made_of_what_was_signed() {
+    let published = || trusting().in_service(SECOND).published(FIRST, "other").vouched("e3b0");
+    let bakes = |environment: &Environment| {
+        let plan = environment.plan(roll_back(FIRST)).unwrap();
+        ids(&plan).contains(&"bake/image")
+    };
+    let old = "of last month";
+    assert!(bakes(&published().image(FIRST, old).fingerprint("of today")), "nobody says what it is made of");
+    assert!(bakes(&published().image(FIRST, old).made_of("another").fingerprint("of today")));
+    assert!(!bakes(&published().image(FIRST, old).made_of("e3b0").fingerprint("of today")));
+    assert!(!bakes(&published().image(FIRST, "fits").fingerprint("fits")), "the artifact is in the fingerprint");
+    // Without the artifact there is nothing to bake from.
+    let gone = || trusting().in_service(SECOND).image(FIRST, old);
+    assert!(!bakes(&gone().made_of("e3b0").vouched("e3b0")), "its manifest is there, and signed");
+    insta::assert_snapshot!("an_image_that_nobody_vouches_for", planned(&gone().made_of("e3b0"), roll_back(FIRST)));
+    assert!(!bakes(&Environment::new().in_service(SECOND).image(FIRST, old)), "where no key is named, it is used");
+}
+
+/// The way back that needs nothing but one call stays that.
+#[test]
+fn a_held_fleet_gets_the_traffic_back_whatever_was_signed() {
+    let held = trusting().held(FIRST, "2026-11-20T20:00:00Z").in_service(SECOND).replaces(FIRST);
+    let plan = held.plan(Request::Rollback { to: None }).unwrap();
+    assert_eq!(ids(&plan).first(), Some(&"flip/switch"), "{plan}");
 }
 
 #[test]

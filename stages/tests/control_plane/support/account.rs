@@ -173,9 +173,14 @@ impl Account {
             built_at: version.time(),
         };
         let entry = InputsEntry { format: 1, version };
+        let bytes = serde_json::to_vec(&manifest).unwrap();
+        if let Some(signer) = &site.signer {
+            let signed = signer.sign(&bytes);
+            site.store.create(&releases::signature_key(&site.root, version), signed).await.unwrap();
+        }
         for (key, bytes) in [
             (releases::artifact_key(&site.root, version), artifact),
-            (releases::manifest_key(&site.root, version), serde_json::to_vec(&manifest).unwrap()),
+            (releases::manifest_key(&site.root, version), bytes),
             (releases::inputs_key(&site.root, &manifest.inputs), serde_json::to_vec(&entry).unwrap()),
         ] {
             site.store.create(&key, bytes).await.unwrap();
