@@ -86,6 +86,8 @@ fn of_facts(error: &FactsError) -> Failure {
         FactsError::Releases(ReleasesError::Distrust { .. } | ReleasesError::Misplaced { .. }) => {
             Failure { id: "untrusted".to_owned(), ..with(ExitCode::FAILED, error, error.hints()) }
         }
+        // A file or a variable is wrong.
+        FactsError::Releases(ReleasesError::Key(_)) => with(ExitCode::USAGE, error, error.hints()),
         _ => with(ExitCode::FAILED, error, error.hints()),
     }
 }

@@ -117,7 +117,11 @@ fn row(release: &Release) -> Vec<String> {
         release.version.to_string(),
         moment(manifest.map_or_else(|| release.version.time(), |manifest| manifest.built_at)),
         commit,
-        manifest.map_or_else(|| "gone".to_owned(), |manifest| bytes(manifest.size_bytes)),
+        match (manifest, &release.distrusted) {
+            (None, _) => "gone".to_owned(),
+            (Some(manifest), None) => bytes(manifest.size_bytes),
+            (Some(_), Some(_)) => "not trusted".to_owned(),
+        },
         release.image.clone().unwrap_or_else(|| "-".to_owned()),
         match (release.role, release.pinned) {
             (None, true) => "pinned".to_owned(),
