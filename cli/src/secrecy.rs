@@ -2,7 +2,7 @@
 //! had in memory is written nowhere when it crashes.
 
 use alcedo_pipeline::{file::Pipeline, secret};
-use alcedo_stages::secrets::IDENTITY;
+use alcedo_stages::{secrets::IDENTITY, signature};
 use nix::sys::{
     prctl,
     resource::{Resource, setrlimit},
@@ -13,7 +13,9 @@ use nix::sys::{
 /// # Errors
 /// A crash could still write them to a core dump.
 pub fn guard(pipeline: &Pipeline) -> nix::Result<()> {
-    if pipeline.secrets.is_empty() {
+    // Whether or not this file has a use for it.
+    secret::hide_variables([signature::VARIABLE]);
+    if pipeline.secrets.is_empty() && !pipeline.publish.signs() {
         return Ok(());
     }
     let variables = pipeline.secrets.values().filter_map(|source| source.environment.clone());

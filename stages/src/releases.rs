@@ -149,7 +149,7 @@ impl Site {
     pub fn signer(&self) -> Result<Option<Arc<Signer>>, KeyError> {
         let signer = match &self.signer {
             Some(signer) => Some(signer.clone()),
-            None => Signer::of_environment()?.map(Arc::new),
+            None => Signer::of_environment(&self.redactor)?.map(Arc::new),
         };
         let trust = self.trust()?;
         match signer {

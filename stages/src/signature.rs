@@ -11,6 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use alcedo_pipeline::secret::{Redactor, Secret, Secrets};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use ed25519_dalek::{
     Signature, SignatureError, Signer as _, SigningKey, VerifyingKey,
@@ -150,28 +151,28 @@ impl fmt::Debug for Signer {
 }
 
 impl Signer {
-    /// The key that the environment names; `None` where it names none.
+    /// The key that the environment names; `None` where it names none. What is printed is cleaned of it from then on.
     ///
     /// # Errors
     /// What is there is no key.
-    pub fn of_environment() -> Result<Option<Self>, KeyError> {
-        match std::env::var(VARIABLE) {
-            Ok(text) if !text.trim().is_empty() => Self::read(&text).map(Some),
-            _ => Ok(None),
-        }
+    pub fn of_environment(redactor: &Redactor) -> Result<Option<Self>, KeyError> {
+        let Some(named) = std::env::var(VARIABLE).ok().filter(|text| !text.trim().is_empty()) else { return Ok(None) };
+        let text = private(&named)?;
+        let lines = text.expose().lines().filter(|line| !line.starts_with("-----"));
+        redactor.learn(&Secrets::from([(VARIABLE.to_owned(), Secret::new(lines.collect::<String>()))]));
+        Self::of_text(&text).map(Some)
     }
 
     /// # Errors
     /// What is there is no key.
-    pub fn read(text: &str) -> Result<Self, KeyError> {
-        let text = text.trim();
-        let key = if text.starts_with("-----BEGIN") {
-            SigningKey::from_pkcs8_pem(text)
-        } else if let Some(der) = der(text, PRIVATE) {
-            SigningKey::from_pkcs8_der(&der)
-        } else {
-            let file = std::fs::read_to_string(text).map_err(KeyError::PrivateFile)?;
-            SigningKey::from_pkcs8_pem(file.trim())
+    pub fn read(named: &str) -> Result<Self, KeyError> {
+        Self::of_text(&private(named)?)
+    }
+
+    fn of_text(text: &Secret) -> Result<Self, KeyError> {
+        let key = match der(text.expose(), PRIVATE) {
+            Some(der) => SigningKey::from_pkcs8_der(&der),
+            None => SigningKey::from_pkcs8_pem(text.expose()),
         };
         let key = key.map_err(KeyError::Private)?;
         let id = KeyId::of(&key.verifying_key());
@@ -245,6 +246,16 @@ fn read_public(folder: &Path, entry: &str) -> Result<(KeyId, VerifyingKey), KeyE
         return Err(KeyError::Weak { entry: named() });
     }
     Ok((KeyId::of(&key), key))
+}
+
+/// A private key's text, from its file where it is not the text that was given.
+fn private(named: &str) -> Result<Secret, KeyError> {
+    let named = named.trim();
+    if named.starts_with("-----BEGIN") || der(named, PRIVATE).is_some() {
+        return Ok(Secret::new(named));
+    }
+    let file = std::fs::read_to_string(named).map_err(KeyError::PrivateFile)?;
+    Ok(Secret::new(file.trim()))
 }
 
 /// The DER that a text is the base64 of, where it begins like a key of this kind.
