@@ -213,7 +213,7 @@ impl Trust {
     /// # Errors
     /// Nobody has, as far as one can tell.
     pub fn verify(&self, manifest: &[u8], signed: Option<&[u8]>) -> Result<(), Distrust> {
-        let no_signature = |error: String| Distrust::NoSignature(error);
+        let no_signature = Distrust::NoSignature;
         let signed = signed.ok_or(Distrust::Unsigned)?;
         let signed: Signed = serde_json::from_slice(signed).map_err(|error| no_signature(error.to_string()))?;
         if signed.format != FORMAT || signed.algorithm != ALGORITHM {
