@@ -282,6 +282,15 @@ fn access(setup: &mut Setup) {
 }
 
 fn files(setup: &mut Setup) {
+    for (source, named) in [
+        (json!({ "environment": "HELLO_TOKEN" }), "HELLO_TOKEN"),
+        (json!({ "file": "/nowhere/token" }), "/nowhere/token"),
+        (json!({ "ssm": "/hello/token" }), "/hello/token"),
+    ] {
+        setup.plant(&format!("no {}", named.replace('/', "-")), &[("secrets", "bad")], &[named], &|folder, _| {
+            edit(folder, |file| file["secrets"] = json!({ "TOKEN": source }));
+        });
+    }
     for path in ["deploy/provision.sh", "deploy/site.yml", "deploy/user-data.sh", "smoke.sh"] {
         setup.plant_in_file(&path.replace('/', "-"), path, &|folder| fs::remove_file(folder.join(path)).unwrap());
     }
