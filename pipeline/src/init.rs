@@ -3,6 +3,7 @@
 //! Nothing is written here; the caller decides where the texts go.
 
 mod app;
+mod health;
 mod recognise;
 mod text;
 

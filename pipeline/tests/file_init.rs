@@ -75,7 +75,11 @@ fn each_kind_of_app_gets_a_valid_file() {
             "bank",
             &[("build.gradle.kts", ""), ("settings.gradle.kts", "rootProject.name = \"bank\"\n"), ("gradlew", "")],
         ),
-        (Kind::Elixir, "chat-room", &[("mix.exs", "def project do\n  [app: :chat_room, version: \"0.1.0\"]\nend\n")]),
+        (
+            Kind::Elixir,
+            "chat-room",
+            &[("mix.exs", "def project do\n  [app: :chat_room, deps: [{:plug, \"~> 1.14\"}]]\nend\n")],
+        ),
         (
             Kind::Dockerfile,
             "boxed",
@@ -120,6 +124,46 @@ fn the_language_counts_more_than_a_dockerfile_which_still_tells_the_port() {
     let (_parent, folder) = folder("x", &[("Dockerfile", "FROM scratch\nEXPOSE 3000\n"), ("go.mod", "module x\n")]);
     let (outcome, file) = written(&folder);
     assert_eq!((outcome.kind, file.environment(None).unwrap().launch.port), (Kind::Go, 3000));
+}
+
+#[test]
+fn an_app_without_packages_of_others_asks_nobodys_registry() {
+    let (_parent, folder) = folder("x", &[("mix.exs", "[app: :x, deps: []]\n")]);
+    let commands = written(&folder).1.environment(None).unwrap().build.commands;
+    assert_eq!(commands, ["mix release --overwrite --path dist"]);
+}
+
+/// Mix refuses the name of a release that `mix.exs` does not set up.
+#[test]
+fn a_release_is_named_where_the_project_names_one() {
+    let project = "[app: :shop, deps: [], releases: [storefront: [steps: [:assemble]], other: []]]";
+    let (_parent, folder) = folder("shop", &[("mix.exs", project)]);
+    let (outcome, file) = written(&folder);
+    let commands = file.environment(None).unwrap().build.commands;
+    assert_eq!(commands, ["mix release --overwrite --path dist storefront"]);
+    assert!(outcome.files[1].text.contains("ExecStart=/opt/shop/bin/storefront start"), "{}", outcome.files[1].text);
+}
+
+/// What a build has made, and what others wrote, is not looked at.
+#[test]
+fn the_path_at_which_an_app_says_that_it_is_well_is_found_in_its_source() {
+    for (files, path) in [
+        (&[("go.mod", "module x\n"), ("web/routes.go", "mux.Get(\"/healthz\", ok)")][..], "/healthz"),
+        (&[("package.json", "{}"), ("app.js", "get('/health', ok)"), ("b.js", "x('/up')")], "/health"),
+        (&[("package.json", "{}"), ("node_modules/x/app.js", "get('/health', ok)")], "/"),
+        (&[("go.mod", "module x\n"), ("main.go", "// see /health")], "/"),
+    ] {
+        let (_parent, folder) = folder("x", files);
+        let (outcome, file) = written(&folder);
+        let local = file.environment(None).unwrap();
+        let tested = local.smoke_tests[0].http.as_ref().unwrap().path.clone();
+        assert_eq!((local.launch.health_check.path.as_str(), tested.as_str()), (path, path), "{files:?}");
+        assert!(
+            outcome.guesses.iter().any(|guess| guess.contains(&format!("GET of {path} "))),
+            "{:?}",
+            outcome.guesses
+        );
+    }
 }
 
 #[test]

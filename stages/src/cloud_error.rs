@@ -109,6 +109,15 @@ impl From<CloudError> for StepError {
     }
 }
 
+/// What a `DryRun` call has told: EC2 answers it with an error even where the call would have gone through (EC2 API reference,
+/// *Common query parameters*).
+pub fn would_have_been_done<T>(answer: Result<T, CloudError>) -> Result<(), CloudError> {
+    match answer {
+        Err(error) if error.is("DryRunOperation") => Ok(()),
+        answer => answer.map(drop),
+    }
+}
+
 /// What to do about the codes that users meet most.
 pub fn hint(error: &CloudError) -> Option<&'static str> {
     if error.no_credentials {

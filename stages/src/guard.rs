@@ -81,7 +81,8 @@ impl StoreClock {
         self.ahead().is_some()
     }
 
-    fn ahead(&self) -> Option<SignedDuration> {
+    /// How far the other clock is ahead of this machine's, where it has told.
+    pub fn ahead(&self) -> Option<SignedDuration> {
         *self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

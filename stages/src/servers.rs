@@ -9,17 +9,19 @@ use alcedo_pipeline::{
     resource::Resource,
     wait::{Look, Wait, Waiter},
 };
+use aws_sdk_ec2::operation::run_instances::{RunInstancesError, builders::RunInstancesFluentBuilder};
 use aws_sdk_ec2::types::{
     Filter, HttpTokensState, IamInstanceProfileSpecification, Instance, InstanceMetadataOptionsRequest,
     InstanceMetadataTagsState, InstanceStateName, Reservation, ResourceType,
 };
+use aws_smithy_runtime_api::client::result::SdkError;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::{
     clients::Clients,
-    cloud_error::CloudError,
+    cloud_error::{self, CloudError},
     tags::{self, Tags},
 };
 
@@ -59,6 +61,23 @@ pub struct Launch<'a> {
 
 impl Launch<'_> {
     pub async fn run(&self, clients: &Clients) -> Result<Vec<String>, CloudError> {
+        let answer = self.call(clients).send().await.map_err(|error| self.failed(error))?;
+        Ok(answer.instances().iter().filter_map(|instance| instance.instance_id().map(str::to_owned)).collect())
+    }
+
+    /// Asks whether EC2 would launch it for these credentials, and launches nothing.
+    pub async fn rehearse(&self, clients: &Clients) -> Result<(), CloudError> {
+        cloud_error::would_have_been_done(self.call(clients).dry_run(true).send().await.map_err(|it| self.failed(it)))
+    }
+
+    fn failed<R>(&self, error: SdkError<RunInstancesError, R>) -> CloudError
+    where
+        R: std::fmt::Debug + Send + Sync + 'static,
+    {
+        CloudError::of(format!("launch {} × {}", self.count, self.instance_type), error)
+    }
+
+    fn call(&self, clients: &Clients) -> RunInstancesFluentBuilder {
         let count = i32::try_from(self.count).unwrap_or(i32::MAX);
         let tags = self.tags.clone().with("Name", &self.name);
         let metadata = InstanceMetadataOptionsRequest::builder()
@@ -66,7 +85,7 @@ impl Launch<'_> {
             .http_put_response_hop_limit(1)
             .instance_metadata_tags(InstanceMetadataTagsState::Enabled);
         let profile = self.instance_profile.map(|name| IamInstanceProfileSpecification::builder().name(name).build());
-        let answer = clients
+        clients
             .ec2
             .run_instances()
             .image_id(self.image)
@@ -83,10 +102,6 @@ impl Launch<'_> {
             .tag_specifications(tags.specification(ResourceType::Instance))
             .tag_specifications(tags.specification(ResourceType::Volume))
             .tag_specifications(tags.specification(ResourceType::NetworkInterface))
-            .send()
-            .await
-            .map_err(|error| CloudError::of(format!("launch {} × {}", self.count, self.instance_type), error))?;
-        Ok(answer.instances().iter().filter_map(|instance| instance.instance_id().map(str::to_owned)).collect())
     }
 }
 

@@ -72,10 +72,20 @@ pub fn soak(schedules: u64) -> Result<()> {
     heading("Soak");
     let mut soak = cargo();
     // As `test` builds them; other features would compile the SDK again.
-    soak.args(["test", "--workspace", "--no-fail-fast", "--test", "control_plane", "--test", "e2e"])
-        .args(["--", "broken", "kills", "--nocapture"])
-        .env("ALCEDO_SOAK", schedules.to_string())
-        .env("ALCEDO_TEST_PYTHON", extras::python().join("bin/python"));
+    soak.args([
+        "test",
+        "--workspace",
+        "--no-fail-fast",
+        "--test",
+        "control_plane",
+        "--test",
+        "e2e",
+        "--test",
+        "init_builds",
+    ])
+    .args(["--", "broken", "kills", "an_app_of_each_kind", "--nocapture"])
+    .env("ALCEDO_SOAK", schedules.to_string())
+    .env("ALCEDO_TEST_PYTHON", extras::python().join("bin/python"));
     process::run(&mut soak)?;
     flips(SOAKED_FLIPS, Some(SOAKED_PROPAGATION))?;
     mutants::run(None)

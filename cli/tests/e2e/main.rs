@@ -8,6 +8,7 @@
 mod account;
 mod app;
 mod bad_luck;
+mod begun;
 mod cold_rollback;
 mod engine;
 mod failures;

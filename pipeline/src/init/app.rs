@@ -62,6 +62,8 @@ pub(super) struct Guess {
     /// The service's environment beside `PORT`.
     pub service_environment: Vec<(&'static str, String)>,
     pub port: u16,
+    /// Answers 200 when the app is well.
+    pub health: &'static str,
     /// Comment lines above `commands`.
     pub build_comments: Vec<String>,
     pub guesses: Vec<String>,
@@ -82,6 +84,7 @@ impl Guess {
             start: String::new(),
             service_environment: Vec::new(),
             port: 8080,
+            health: "/",
             build_comments: Vec::new(),
             guesses: Vec::new(),
         }

@@ -4,7 +4,10 @@ use std::{fs::File, io::Read, path::Path};
 
 use serde_json::Value;
 
-use super::app::{Guess, Kind, app_name, is_plain};
+use super::{
+    app::{Guess, Kind, app_name, is_plain},
+    health,
+};
 
 /// More of a file is not read: what matters stands in its first lines.
 const MOST_BYTES: u64 = 256 * 1024;
@@ -66,7 +69,13 @@ pub(super) fn recognise(path: &Path) -> Guess {
     } else {
         guess.guess(format!("the app listens on the port in the variable PORT, {}", guess.port));
     }
-    guess.guess("a GET of / answers 200 when the app is well: name a better path if it has one");
+    match health::path(path) {
+        Some(found) => {
+            guess.health = found;
+            guess.guess(format!("a GET of {found} answers 200 when the app is well: its source has that path"));
+        }
+        None => guess.guess("a GET of / answers 200 when the app is well: name a better path if it has one"),
+    }
     guess
 }
 
@@ -258,7 +267,9 @@ fn elixir(folder: &Folder<'_>, project: &str) -> Guess {
         rest.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).next().unwrap_or_default().to_owned()
     });
     let mut guess = Guess::new(Kind::Elixir, folder.app(declared.as_deref()));
-    let release = plain_or(declared, &guess.app.replace('-', "_"));
+    // Only a release that the project has set up itself has a name that Mix takes.
+    let named = release_name(project);
+    let release = named.clone().unwrap_or_else(|| plain_or(declared, &guess.app.replace('-', "_")));
     guess.build_packages = vec!["elixir", "erlang-dev", "erlang-parsetools", "erlang-xmerl", "git"];
     guess.environment = vec![
         ("MIX_ENV", "prod".into()),
@@ -267,10 +278,13 @@ fn elixir(folder: &Folder<'_>, project: &str) -> Guess {
         ("LANG", "C.UTF-8".into()),
     ];
     guess.cache = vec!["/var/cache/mix", "/var/cache/hex"];
-    guess.command("mix local.hex --force && mix local.rebar --force");
-    guess.command("mix deps.get --only prod");
+    // Without packages of others nothing is asked of anybody's registry.
+    if folder.has("mix.lock") || project.contains("{:") {
+        guess.command("mix local.hex --force && mix local.rebar --force");
+        guess.command("mix deps.get --only prod");
+    }
     guess.commented(
-        format!("mix release --overwrite --path dist {release}"),
+        format!("mix release --overwrite --path dist{}", named.map(|name| format!(" {name}")).unwrap_or_default()),
         "It brings Erlang with it; the server needs none.",
     );
     guess.pack = vec!["dist/".into()];
@@ -286,6 +300,13 @@ fn elixir(folder: &Folder<'_>, project: &str) -> Guess {
     guess.guess("Debian bookworm's Elixir is 1.14");
     guess.guess("tests need the packages of MIX_ENV=test: add a command for them");
     guess
+}
+
+/// The first of the releases that a `mix.exs` sets up.
+fn release_name(project: &str) -> Option<String> {
+    let (_, releases) = project.split_once("releases:")?;
+    let (name, _) = releases.trim_start().strip_prefix('[')?.split_once(':')?;
+    Some(name.trim().to_owned()).filter(|name| is_plain(name))
 }
 
 fn dockerfile(folder: &Folder<'_>) -> Guess {

@@ -67,11 +67,11 @@ launch:
   subnets: [a, b] # ids or Name tags, in different zones
   security_groups: [{app}]
   port: {port} # where the app listens
-  health_check: {{ path: /, interval: 5s, timeout: 2s }}
+  health_check: {{ path: {health}, interval: 5s, timeout: 2s }}
   deregistration_delay: 30s # longer than the longest request
 
 smoke_tests:
-  - http: {{ path: /, status: 200, within: 2s }}
+  - http: {{ path: {health}, status: 200, within: 2s }}
 
 flip:
   listener: {{ load_balancer: {app}, port: {LOCAL_LISTENER_PORT} }}
@@ -107,6 +107,7 @@ environments:
 ",
         path = guess.install_path(),
         port = guess.port,
+        health = guess.health,
     );
     text
 }

@@ -78,9 +78,8 @@ async fn flows(bench: &Bench) -> Result<(), String> {
         true => Ok(()),
         false => Err(format!("{what}: {outcome:?}, {why}")),
     };
-    for finding in doctor::findings(site).await {
-        let of_cloud = ["credentials", "bucket", "listener", "subnets", "security groups", "base image"];
-        if of_cloud.contains(&finding.subject) && finding.verdict == doctor::Verdict::Bad {
+    for finding in doctor::of_account(site).await {
+        if finding.verdict == doctor::Verdict::Bad {
             return Err(format!("doctor: {finding:?}"));
         }
     }

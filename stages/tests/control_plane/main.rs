@@ -6,6 +6,7 @@
 //! moto's own ways, and what they keep these tests from seeing, stand in `moto-differences.md`.
 
 mod broken;
+mod doctor;
 mod flip_and_retire;
 mod guard;
 mod iam;

@@ -209,7 +209,7 @@ async fn foreign(bench: &Bench) -> Vec<String> {
 fn on_another_machine(bench: &Bench, dice: &mut StdRng) -> Site {
     let off = SignedDuration::from_secs(dice.random_range(-3600..=3600));
     let pauses = if dice.random_bool(0.3) { 0.02 } else { 0.0 };
-    let machine = Machine { dice: Some(StdRng::from_rng(dice)), pauses };
+    let machine = Machine { dice: Some(StdRng::from_rng(dice)), pauses, ..Machine::default() };
     let mut clients = bench.simulation.clients_of(machine, off);
     clients.visible = bench.site.clients.visible;
     let site = &bench.site;

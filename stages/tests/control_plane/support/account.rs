@@ -20,7 +20,9 @@ use alcedo_stages::{
     site::Site,
     tags::{self, Tags},
 };
-use aws_sdk_ec2::types::{Filter, ImageState, ResourceType};
+use aws_sdk_ec2::types::{
+    Filter, ImageState, IpPermission, IpRange, ResourceType, UserIdGroupPair, builders::IpPermissionBuilder,
+};
 use aws_sdk_elasticloadbalancingv2::types::ProtocolEnum;
 use rand::{SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
@@ -42,8 +44,12 @@ pub struct Account {
     pub clients: Clients,
     pub vpc: String,
     pub subnets: Vec<String>,
+    /// Lets the balancer in.
+    pub group_of_servers: String,
     /// The builder's, where SSH is opened.
     pub builder_group: String,
+    /// Lets everybody in.
+    pub balancer_group: String,
     pub balancer: String,
     pub listener: String,
     /// A vendor's image: it carries no recipe's digest.
@@ -81,14 +87,30 @@ impl Account {
     async fn with(reached: Reached, clients: Clients) -> Self {
         clients.s3.create_bucket().bucket(BUCKET).send().await.unwrap();
         let (vpc, subnets) = network(&clients).await;
-        group(&clients, &vpc, "hello").await;
+        let group_of_servers = group(&clients, &vpc, "hello").await;
         let builder_group = group(&clients, &vpc, "hello-builder").await;
         let balancer_group = group(&clients, &vpc, "public").await;
+        let anybody = IpRange::builder().cidr_ip("0.0.0.0/0").build();
+        let_in(&clients, &balancer_group, PORT, |rule| rule.ip_ranges(anybody.clone())).await;
+        let from = UserIdGroupPair::builder().group_id(&balancer_group).build();
+        let_in(&clients, &group_of_servers, 8080, |rule| rule.user_id_group_pairs(from.clone())).await;
         let (balancer, listener) = balancer(&clients, &subnets, &balancer_group).await;
         let base = base_image(&clients, &subnets[0]).await;
         let project = tempfile::tempdir().unwrap();
         std::fs::write(project.path().join("hello.sh"), "#!/bin/sh\necho hello\n").unwrap();
-        Self { reached, clients, vpc, subnets, builder_group, balancer, listener, base, project }
+        Self {
+            reached,
+            clients,
+            vpc,
+            subnets,
+            group_of_servers,
+            builder_group,
+            balancer_group,
+            balancer,
+            listener,
+            base,
+            project,
+        }
     }
 
     /// The user's file: no smoke tests and no version probe, because no server is there to answer.
@@ -248,6 +270,16 @@ async fn network(clients: &Clients) -> (String, Vec<String>) {
 pub async fn group(clients: &Clients, vpc: &str, name: &str) -> String {
     let create = clients.ec2.create_security_group().group_name(name).vpc_id(vpc).description(name);
     create.send().await.unwrap().group_id().unwrap().to_owned()
+}
+
+/// Opens a port in a group, which may be too new to be known.
+async fn let_in(clients: &Clients, group: &str, port: i32, from: impl Fn(IpPermissionBuilder) -> IpPermissionBuilder) {
+    let rule = from(IpPermission::builder().ip_protocol("tcp").from_port(port).to_port(port)).build();
+    eventually("the group to be known", async || {
+        let call = clients.ec2.authorize_security_group_ingress().group_id(group).ip_permissions(rule.clone());
+        call.send().await.is_ok()
+    })
+    .await;
 }
 
 async fn balancer(clients: &Clients, subnets: &[String], group: &str) -> (String, String) {

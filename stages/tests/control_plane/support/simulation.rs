@@ -117,7 +117,12 @@ pub struct Machine {
     pub dice: Option<StdRng>,
     /// How likely it is that the machine stands still after an answer has come to it, for up to three minutes.
     pub pauses: f64,
+    /// What becomes of an answer on its way: told with the path and the parameters of its request, for accounts of a kind
+    /// that the local region cannot be.
+    pub tampering: Option<Tampering>,
 }
+
+pub type Tampering = Box<dyn Fn(&str, http::Response<String>) -> http::Response<String> + Send>;
 
 /// Longest way of a request, and of an answer.
 const LATENCY: Duration = Duration::from_millis(20);
@@ -145,6 +150,20 @@ impl Network {
             && dice.random_bool(pauses)
         {
             *self.stands_still_until.lock().unwrap() = Instant::now() + PAUSE.mul_f64(dice.random());
+        }
+    }
+
+    fn tamper(&self, asked: &str, answer: server::Answer) -> server::Answer {
+        let machine = self.machine.lock().unwrap();
+        let Some(tampering) = &machine.tampering else { return answer };
+        match String::from_utf8(answer.body().to_vec()) {
+            Ok(text) => {
+                let mut changed = tampering(asked, answer.map(|_| text));
+                let length = changed.body().len().into();
+                changed.headers_mut().insert(http::header::CONTENT_LENGTH, length);
+                changed.map(Into::into)
+            }
+            Err(_) => answer,
         }
     }
 
@@ -213,6 +232,8 @@ impl HttpConnector for Direct {
                 return Err(ConnectorError::io("the machine stood still".into()));
             }
             let request = request.try_into_http1x().map_err(|error| ConnectorError::user(error.into()))?;
+            let parameters = String::from_utf8_lossy(request.body().bytes().unwrap_or_default()).into_owned();
+            let asked = format!("{} {parameters}", request.uri());
             sleep(network.latency()).await;
             let answer = answers(request).await.map_err(|error| ConnectorError::io(error.into()));
             sleep(network.latency()).await;
@@ -220,7 +241,7 @@ impl HttpConnector for Direct {
             if let Some(until) = network.stands_still_until() {
                 tokio::time::sleep_until(until).await;
             }
-            let answer = answer?.map(SdkBody::from);
+            let answer = network.tamper(&asked, answer?).map(SdkBody::from);
             HttpResponse::try_from(answer).map_err(|error| ConnectorError::other(error.into(), None))
         })
     }

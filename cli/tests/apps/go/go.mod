@@ -1,0 +1,3 @@
+module example.com/acme/ferry/v2
+
+go 1.19
