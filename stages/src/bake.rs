@@ -33,7 +33,7 @@ use crate::{
 
 mod provision;
 
-pub use provision::{ProvisionBuilder, fingerprint};
+pub use provision::{ProvisionBuilder, fingerprint, parts};
 
 pub const KEY: &str = "bake/key";
 pub const BUILDER: &str = "bake/builder";
@@ -250,6 +250,7 @@ impl CreateImage {
         let mut tags = launch::tags(context)
             .with("Name", format!("{} {}", context.plan().app, context.plan().version))
             .with(tags::FINGERPRINT, fingerprint)
+            .with(tags::INPUTS, parts(site, &self.base)?)
             .with(tags::BASE, self.base.recipe_digest.as_deref().unwrap_or(&self.base.ami));
         if let Some(commit) = &release.commit {
             tags = tags.with(tags::COMMIT, commit);

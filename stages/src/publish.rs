@@ -2,6 +2,7 @@
 
 use std::io::Read;
 
+use alcedo_images::inputs::Parts;
 use alcedo_pipeline::{
     context::StepContext,
     error::{ErrorKind, StepError},
@@ -26,6 +27,7 @@ use crate::{
     releases::{self, InputsEntry, Manifest, ReleasesError},
     retire,
     site::Site,
+    workshop::Workshop,
 };
 
 /// Size of a part. S3 wants at least 5 MiB and at most 10,000 parts; this allows artifacts of 78 GiB.
@@ -258,9 +260,12 @@ pub struct WriteManifest {
 }
 
 impl WriteManifest {
-    pub async fn run(&self, site: &Site, context: &StepContext) -> Result<Value, StepError> {
+    pub async fn run(&self, site: &Site, shop: &Workshop, context: &StepContext) -> Result<Value, StepError> {
         let built: Built = context.output(build::RUN)?;
         let plan = context.plan();
+        if let Some(parts) = shop.inputs() {
+            write_inputs(site, context, &parts).await;
+        }
         let manifest = Manifest {
             format: Manifest::FORMAT,
             app: plan.app.clone(),
@@ -280,6 +285,20 @@ impl WriteManifest {
         let body = serde_json::to_vec_pretty(&manifest).expect("a manifest is JSON");
         create_same(site, context, &releases::manifest_key(&site.root, plan.version), body).await?;
         Ok(serde_json::to_value(manifest).expect("a manifest is JSON"))
+    }
+}
+
+/// Keeps what the version was built from, for whoever plans the next one. Nothing depends on it; it is in the version's
+/// folder, and goes with it.
+async fn write_inputs(site: &Site, context: &StepContext, parts: &Parts) {
+    let key = releases::build_parts_key(&site.root, context.plan().version);
+    let body = serde_json::to_vec(parts).expect("names and digests are JSON");
+    match site.store.create(&key, body).await {
+        // An earlier attempt of the same build, of the same source, has written it.
+        Ok(_) | Err(StoreError::Conflict { .. }) => {}
+        Err(error) => {
+            context.warn(format!("{key} was not written: {error}; later plans cannot name what changed"), None)
+        }
     }
 }
 

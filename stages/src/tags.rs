@@ -18,6 +18,10 @@ pub const STEP: &str = "alcedo:step";
 pub const EXPIRES: &str = "alcedo:expires";
 /// On an image: the fingerprint of everything that went into it.
 pub const FINGERPRINT: &str = "alcedo:fingerprint";
+/// On an image: what else than its version went into it, part by part; see [`crate::parts`].
+pub const INPUTS: &str = "alcedo:inputs";
+/// On a fleet's target group: the settings that its servers were launched with; see [`crate::parts`].
+pub const LAUNCHED_WITH: &str = "alcedo:launched-with";
 /// On an image: the digest of the base root it was made from.
 pub const BASE: &str = "alcedo:base";
 /// On a fleet's target group: the version that was in service before it.

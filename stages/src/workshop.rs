@@ -2,10 +2,10 @@
 
 use std::{
     path::PathBuf,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock},
 };
 
-use alcedo_images::key::EphemeralKey;
+use alcedo_images::{inputs::Parts, key::EphemeralKey};
 use alcedo_pipeline::{error::StepError, secret::Secrets};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
@@ -20,6 +20,7 @@ struct Inside {
     folder: TempDir,
     key: OnceCell<EphemeralKey>,
     secrets: OnceLock<Secrets>,
+    inputs: Mutex<Option<Parts>>,
 }
 
 impl Workshop {
@@ -31,7 +32,8 @@ impl Workshop {
                 .hint("free some space, or set TMPDIR to a folder that can be written")
                 .because(error)
         })?;
-        Ok(Self { inside: Arc::new(Inside { folder, key: OnceCell::new(), secrets: OnceLock::new() }) })
+        let (key, secrets, inputs) = (OnceCell::new(), OnceLock::new(), Mutex::default());
+        Ok(Self { inside: Arc::new(Inside { folder, key, secrets, inputs }) })
     }
 
     pub fn folder(&self) -> PathBuf {
@@ -51,6 +53,16 @@ impl Workshop {
     /// Keeps what was found; the first time counts.
     pub fn keep_secrets(&self, secrets: Secrets) {
         let _ = self.inside.secrets.set(secrets);
+    }
+
+    /// Remembers what the archive was built from.
+    pub fn keep_inputs(&self, parts: Parts) {
+        *self.inside.inputs.lock().expect("no panic while it is held") = Some(parts);
+    }
+
+    /// What the archive was built from, where it was built by this process.
+    pub fn inputs(&self) -> Option<Parts> {
+        self.inside.inputs.lock().expect("no panic while it is held").clone()
     }
 
     /// The run's key, made when it is first asked for.

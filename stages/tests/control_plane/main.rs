@@ -23,4 +23,6 @@ mod size;
 mod speed;
 mod support;
 mod sweep;
+mod times;
 mod undo;
+mod why;
