@@ -123,3 +123,22 @@ fn names_nobody(svg: &str) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_script_wrote_down_is_played_in_its_time() {
+        // The second chunk ends in the middle of a letter.
+        let output = "Script started on some day\nfirst\r\n\u{1b}[1Asec\u{2026}nd\r\n\nScript done\n".as_bytes();
+        let timing = "1.0 7\n2.0 8\n3.0 7\n";
+        let (svg, took) = develop(output, timing).unwrap();
+        assert_eq!(took, Duration::from_secs(6));
+        assert!(svg.contains(">first</tspan>") && svg.contains(">sec\u{2026}nd</tspan>"), "{svg}");
+        assert!(!svg.contains("Script"), "{svg}");
+        // The first still is of the empty terminal, the second of 1.5 s, the third of 3.5 s, and the last of the end.
+        let stills = svg.matches("<g transform").count();
+        assert_eq!(stills, 4, "{svg}");
+    }
+}
