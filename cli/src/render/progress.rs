@@ -32,7 +32,7 @@ const BAR: usize = 24;
 const SERVERS: usize = 6;
 
 /// The terminal's size in cells.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Size {
     pub columns: usize,
     pub rows: usize,
@@ -54,13 +54,15 @@ pub struct Progress<W> {
     paint: Paint,
     /// Rows that the picture takes now.
     drawn: usize,
+    /// The terminal's size when it was drawn.
+    size: Size,
     turn: usize,
     notice: Option<String>,
 }
 
 impl<W: Write> Progress<W> {
     pub fn new(out: W, paint: Paint) -> Self {
-        Self { out, paint, drawn: 0, turn: 0, notice: None }
+        Self { out, paint, drawn: 0, size: Size::default(), turn: 0, notice: None }
     }
 
     /// Shows an event that `timeline` has taken in. The picture changes at the next [`Progress::draw`]; what must stay is written now.
@@ -94,13 +96,16 @@ impl<W: Write> Progress<W> {
             text.push_str(line);
             text.push('\n');
         }
-        // Should the terminal have become narrower since its size was asked for, its rows are cut and not broken.
-        text.push_str(&format!("\u{1b}[?7l{}\u{1b}[?7h", picture.join("\n")));
-        if picture.len() > 1 {
-            text.push_str(&format!("\u{1b}[{}A", picture.len() - 1));
+        // What stands above scrolls up as far as the picture needs, once; after that nothing scrolls any more.
+        let has_room = picture.len() <= self.drawn && size == self.size && lasting.is_empty();
+        if !has_room && picture.len() > 1 {
+            let below = picture.len() - 1;
+            text.push_str(&format!("{}\u{1b}[{below}A", "\n".repeat(below)));
         }
-        text.push('\r');
-        self.drawn = picture.len();
+        // The terminal may have become smaller since its size was asked for (tmux tells of it a quarter of a second later):
+        // rows are cut and not broken, they do not go below the last one, and the cursor finds back to where it was.
+        text.push_str(&format!("\u{1b}7\u{1b}[?7l{}\u{1b}[?7h\u{1b}8", picture.join("\r\u{1b}[B")));
+        (self.drawn, self.size) = (picture.len(), size);
         self.write(&text);
     }
 
@@ -203,7 +208,7 @@ impl<W: Write> Progress<W> {
         let all = |state| steps.iter().all(|step| step.state == state);
         let current = timeline.current().filter(|step| step.stage == stage);
         let expected = timeline.stage_expected(stage).map(seconds);
-        let of = expected.as_ref().map(|expected| format!(" / {expected}")).unwrap_or_default();
+        let of = expected.as_ref().map(|expected| format!(" of ~{expected}")).unwrap_or_default();
         let (mark, text) = if has(State::UndoFailed) {
             (paint.red("✗"), "could not be undone".to_owned())
         } else if has(State::Undoing) {
@@ -227,7 +232,7 @@ impl<W: Write> Progress<W> {
             // Between two of its steps.
             (paint.blue(self.spin()), String::new())
         } else {
-            let takes = expected.map(|expected| format!("{:>10}{}", "", paint.dim(&format!(" / {expected}"))));
+            let takes = expected.map(|expected| paint.dim(&format!("{:>10}", format!("~{expected}"))));
             (" ".to_owned(), takes.filter(|_| timeline.outcome.is_none()).unwrap_or_default())
         };
         let name = format!("{:<8}", stage.name());

@@ -31,6 +31,11 @@ impl Terminal {
         self.size = Size { columns, rows };
     }
 
+    /// The same, of which the program does not know yet.
+    pub fn resize_untold(&mut self, columns: usize, rows: usize) {
+        self.inside.resize(columns, rows);
+    }
+
     /// Everything that stands there, scrolled away or not, a row at a time, without the blank rows at the end.
     pub fn rows(&self) -> Vec<String> {
         let rows = self.inside.primary_screen().all_lines();
@@ -54,10 +59,15 @@ impl Terminal {
 fn assert_only_known_sequences(written: &str) {
     let mut rest = written;
     while let Some(at) = rest.find('\u{1b}') {
+        // Keeps the cursor's place, and brings it back there.
+        if let Some(after) = rest[at..].strip_prefix("\u{1b}7").or(rest[at..].strip_prefix("\u{1b}8")) {
+            rest = after;
+            continue;
+        }
         let end = at + rest[at..].find(|c: char| c.is_ascii_alphabetic()).expect("a whole sequence") + 1;
         let sequence = &rest[at..end];
-        let known = sequence.starts_with("\u{1b}[")
-            && ['A', 'C', 'J', 'K', 'h', 'l', 'm'].iter().any(|it| sequence.ends_with(*it));
+        let ends = ['A', 'B', 'C', 'J', 'K', 'h', 'l', 'm'];
+        let known = sequence.starts_with("\u{1b}[") && ends.iter().any(|it| sequence.ends_with(*it));
         assert!(known, "unknown sequence {sequence:?}");
         rest = &rest[end..];
     }
