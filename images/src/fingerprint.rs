@@ -84,6 +84,40 @@ pub fn fingerprint(inputs: &ImageInputs<'_>) -> String {
     })
 }
 
+/// What goes into the image beside artifact and version, part by part, to be compared with another image's. Short, so that
+/// it fits into a tag: the first digits of digests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageParts {
+    pub base: String,
+    pub install_path: String,
+    pub checks: String,
+    /// How Alcedo itself provisions and scrubs.
+    pub tool: String,
+    /// Of each provisioning step, in order.
+    pub steps: Vec<String>,
+}
+
+impl ImageParts {
+    pub fn of(inputs: &ImageInputs<'_>) -> Self {
+        Self {
+            base: short(&inputs.base),
+            install_path: short(&inputs.install_path),
+            checks: short(&inputs.checks),
+            tool: short(&(BAKE_FORMAT, scrub::program(&scrub::steps("")))),
+            steps: inputs.steps.iter().map(|step| short(&Step::from(step))).collect(),
+        }
+    }
+}
+
+/// Enough that nobody meets two inputs by chance that look the same; they decide nothing.
+const DIGITS: usize = 8;
+
+fn short(value: &impl Serialize) -> String {
+    let mut digest = canon::digest(value);
+    digest.truncate(DIGITS);
+    digest
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -150,5 +184,23 @@ mod tests {
             fingerprint(&ImageInputs { checks: &stricter, ..inputs.clone() }),
         ];
         assert_eq!(fingerprints.iter().collect::<BTreeSet<_>>().len(), fingerprints.len());
+
+        // And each is a part of its own, but for those that follow from the version.
+        let parts = ImageParts::of(&inputs);
+        let with = |other: &ImageInputs<'_>| ImageParts::of(other);
+        let same_app = with(&ImageInputs { version: "1.0.1", artifact_sha256: "c", ..inputs.clone() });
+        assert_eq!(same_app, parts);
+        let base = with(&ImageInputs { base: "ami-0", ..inputs.clone() });
+        assert_eq!(ImageParts { base: parts.base.clone(), ..base.clone() }, parts);
+        assert_ne!(base.base, parts.base);
+        let path = with(&ImageInputs { install_path: "/srv/hello", ..inputs.clone() });
+        assert_eq!(ImageParts { install_path: parts.install_path.clone(), ..path.clone() }, parts);
+        assert_ne!(path.install_path, parts.install_path);
+        let checks = with(&ImageInputs { checks: &stricter, ..inputs.clone() });
+        assert_eq!(ImageParts { checks: parts.checks.clone(), ..checks.clone() }, parts);
+        assert_ne!(checks.checks, parts.checks);
+        let edited = with(&ImageInputs { steps: &edited, ..inputs.clone() });
+        assert_eq!(edited.steps[1], parts.steps[1]);
+        assert_ne!(edited.steps[0], parts.steps[0]);
     }
 }

@@ -9,7 +9,10 @@ use std::{
     ffi::OsStr,
     fs::{self, File},
     io::{self, Read, Write},
-    os::unix::{ffi::OsStrExt, fs::PermissionsExt},
+    os::unix::{
+        ffi::{OsStrExt, OsStringExt},
+        fs::PermissionsExt,
+    },
     path::{Path, PathBuf},
 };
 
@@ -74,22 +77,54 @@ pub fn files(folder: &Path) -> Result<Vec<SourceFile>, SourceError> {
 
 /// SHA-256 over the paths, kinds, executable bits and bytes of the files that count. Times do not count.
 pub fn digest(folder: &Path) -> Result<String, SourceError> {
-    let mut hash = Sha256::new();
-    for file in files(folder)? {
+    Ok(digest_of(&digests(folder)?))
+}
+
+/// What one file adds to the source's digest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileDigest {
+    pub path: PathBuf,
+    /// With the label under which each is digested.
+    kind: &'static [u8],
+    content: (&'static [u8], Vec<u8>),
+}
+
+impl FileDigest {
+    /// SHA-256 over the file's kind and content, in hex.
+    pub fn digest(&self) -> String {
+        let mut hash = Sha256::new();
+        field(&mut hash, self.kind, self.content.0);
+        hash.update(&self.content.1);
+        hex::encode(hash.finalize())
+    }
+}
+
+/// What each file that counts adds to the digest, sorted by path.
+pub fn digests(folder: &Path) -> Result<Vec<FileDigest>, SourceError> {
+    let digest = |file: SourceFile| {
         let path = folder.join(&file.path);
         let unreadable = |source| SourceError::Read { path: path.clone(), source };
         if file.is_link {
             let target = fs::read_link(&path).map_err(unreadable)?;
-            field(&mut hash, b"link", file.path.as_os_str().as_bytes());
-            field(&mut hash, b"to", target.as_os_str().as_bytes());
-        } else {
-            let mut opened = File::open(&path).map_err(unreadable)?;
-            let executable = opened.metadata().map_err(unreadable)?.permissions().mode() & 0o100 != 0;
-            field(&mut hash, if executable { b"executable" } else { b"file" }, file.path.as_os_str().as_bytes());
-            field(&mut hash, b"content", &content_digest(&mut opened).map_err(unreadable)?);
+            let content = (&b"to"[..], target.into_os_string().into_vec());
+            return Ok(FileDigest { path: file.path, kind: b"link", content });
         }
+        let mut opened = File::open(&path).map_err(unreadable)?;
+        let executable = opened.metadata().map_err(unreadable)?.permissions().mode() & 0o100 != 0;
+        let content = (&b"content"[..], content_digest(&mut opened).map_err(unreadable)?.to_vec());
+        Ok(FileDigest { path: file.path, kind: if executable { b"executable" } else { b"file" }, content })
+    };
+    files(folder)?.into_iter().map(digest).collect()
+}
+
+/// The source's digest by those of its files.
+pub fn digest_of(files: &[FileDigest]) -> String {
+    let mut hash = Sha256::new();
+    for file in files {
+        field(&mut hash, file.kind, file.path.as_os_str().as_bytes());
+        field(&mut hash, file.content.0, &file.content.1);
     }
-    Ok(hex::encode(hash.finalize()))
+    hex::encode(hash.finalize())
 }
 
 fn content_digest(file: &mut File) -> io::Result<[u8; 32]> {

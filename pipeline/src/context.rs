@@ -160,6 +160,16 @@ impl StepContext {
         self.outlet.show(What::Waiting { step: self.step.clone(), status: status.into() });
     }
 
+    /// Says what a server is at now.
+    pub fn server(&self, server: &str, state: &str, detail: Option<&str>) {
+        self.outlet.show(What::Server {
+            step: self.step.clone(),
+            server: server.to_owned(),
+            state: state.to_owned(),
+            detail: detail.map(str::to_owned),
+        });
+    }
+
     pub fn warn(&self, message: impl Into<String>, hint: Option<String>) {
         self.outlet.show(What::Warning { message: message.into(), hint });
     }

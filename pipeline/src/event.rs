@@ -119,6 +119,16 @@ pub enum What {
         step: StepId,
         status: String,
     },
+    /// What one server is at while it boots and becomes healthy; told again when that changes.
+    Server {
+        step: StepId,
+        server: String,
+        /// EC2's word or the balancer's: `pending`, `running`, `initial`, `unhealthy`, `healthy`.
+        state: String,
+        /// Why, where the balancer says so.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        detail: Option<String>,
+    },
     /// The result of one smoke test or image check.
     Checked {
         step: StepId,
@@ -143,6 +153,7 @@ impl What {
             Self::Output { .. }
                 | Self::Progress { .. }
                 | Self::Waiting { .. }
+                | Self::Server { .. }
                 | Self::Checked { .. }
                 | Self::Warning { .. }
         )

@@ -129,6 +129,13 @@ impl Purpose {
     }
 }
 
+/// Why a stage is in a plan, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reason {
+    pub stage: Stage,
+    pub why: String,
+}
+
 /// One execution's worth of steps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
@@ -150,6 +157,9 @@ pub struct Plan {
     pub made_at: Timestamp,
     /// What is left out and why: `build: version … has the same inputs`.
     pub notes: Vec<String>,
+    /// Why stages are there: which of their inputs are not those of what is in service.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reasons: Vec<Reason>,
     pub steps: Vec<PlannedStep>,
 }
 
@@ -181,6 +191,9 @@ impl fmt::Display for Plan {
             if stage != Some(step.stage) {
                 stage = Some(step.stage);
                 writeln!(f, "{}", step.stage)?;
+                for reason in self.reasons.iter().filter(|reason| reason.stage == step.stage) {
+                    writeln!(f, "  because {}", reason.why)?;
+                }
             }
             if step.point_of_no_return {
                 writeln!(f, "  ! point of no return: a failure from here on is finished, not undone")?;

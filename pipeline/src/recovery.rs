@@ -152,6 +152,7 @@ mod tests {
             replaces: None,
             made_at: now,
             notes: Vec::new(),
+            reasons: Vec::new(),
             steps: vec![
                 step("launch/instances", Stage::Launch, Sign::Add, true),
                 step("flip/switch", Stage::Flip, Sign::Change, true),

@@ -136,6 +136,7 @@ impl Redactor {
         match &mut what {
             What::Output { line: text, .. }
             | What::Waiting { status: text, .. }
+            | What::Server { detail: Some(text), .. }
             | What::StepRenewing { why: text, .. } => {
                 clean(text);
             }

@@ -113,6 +113,7 @@ fn plan(steps: &[(&str, &str)]) -> Plan {
         replaces: None,
         made_at: now,
         notes: Vec::new(),
+        reasons: Vec::new(),
         steps: steps
             .iter()
             .map(|(id, action)| PlannedStep {

@@ -91,7 +91,7 @@ impl Step for SiteStep {
             Action::Reserve(it) => it.run(site, context).await,
             Action::Build(it) => it.run(site, shop, context).await,
             Action::UploadArtifact(it) => it.run(site, context).await,
-            Action::WriteManifest(it) => it.run(site, context).await,
+            Action::WriteManifest(it) => it.run(site, shop, context).await,
             Action::MovePointer(it) => it.run(site, context).await,
             Action::ImportKey(it) => it.run(clients, shop, context).await,
             Action::DeleteKey(it) => it.run(clients, context).await,

@@ -34,7 +34,7 @@ use crate::{
 mod provision;
 mod sbom;
 
-pub use provision::{ProvisionBuilder, fingerprint};
+pub use provision::{ProvisionBuilder, fingerprint, parts};
 
 pub const KEY: &str = "bake/key";
 pub const BUILDER: &str = "bake/builder";
@@ -255,6 +255,7 @@ impl CreateImage {
             .with("Name", format!("{} {}", context.plan().app, context.plan().version))
             .with(tags::FINGERPRINT, fingerprint)
             .with(tags::ARTIFACT, &release.sha256)
+            .with(tags::INPUTS, parts(site, &self.base)?)
             .with(tags::BASE, self.base.recipe_digest.as_deref().unwrap_or(&self.base.ami));
         if let Some(commit) = &release.commit {
             tags = tags.with(tags::COMMIT, commit);

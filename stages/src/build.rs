@@ -33,6 +33,9 @@ pub const RUN: &str = "build/run";
 pub struct Source {
     /// Fingerprint of everything that decides the result.
     pub inputs: String,
+    /// The same part by part.
+    #[serde(skip)]
+    pub parts: inputs::Parts,
     pub base: BuildBase,
     pub commit: Option<String>,
     /// Whether the working tree has changes that no commit holds.
@@ -59,13 +62,14 @@ pub async fn source(site: &Site) -> Result<Source, StepError> {
     // Only what the build runs in counts for its inputs, not what the engine calls it.
     let root = BuildRoot { reference: String::new(), base: base.clone(), packages: settings.packages.clone() };
     let spec = BuildSpec::new(&site.pipeline.app, &site.folder, settings, root);
-    let inputs = tokio::task::spawn_blocking(move || inputs::fingerprint(&spec))
+    let (inputs, parts) = tokio::task::spawn_blocking(move || inputs::fingerprint(&spec))
         .await
         .map_err(|error| StepError::failed("reading the source was cut off").because(error))?
         .map_err(|error| StepError::failed("the source cannot be read").because(error))?;
     let commit = commit::of(&site.folder).await;
     Ok(Source {
         inputs,
+        parts,
         base,
         commit: commit.as_ref().map(|commit| commit.id.clone()),
         dirty: commit.is_some_and(|commit| commit.dirty),
@@ -117,14 +121,15 @@ pub struct RunBuild {
 
 impl RunBuild {
     pub async fn run(&self, site: &Site, shop: &Workshop, context: &StepContext) -> Result<Value, StepError> {
-        let here = source(site).await?.inputs;
-        if here != self.inputs {
+        let here = source(site).await?;
+        if here.inputs != self.inputs {
             return Err(StepError::new(
                 ErrorKind::Changed,
                 "the source here is not the one that this run was planned for",
             )
             .hint("deploy anew, or go on with the run where that source is checked out"));
         }
+        shop.keep_inputs(here.parts);
         let engine = connect().await?;
         let root = self.root(site, &engine, context).await?;
         let spec = BuildSpec::new(&site.pipeline.app, &site.folder, &self.build, root);

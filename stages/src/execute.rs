@@ -211,7 +211,7 @@ pub async fn take_up(
     match recover::take(&hands, &run, wish).await {
         Ok(recover::Found::Ended(plan, outcome)) => {
             lock.release().await?;
-            Ok(TakenUp::Ended(plan, outcome))
+            Ok(TakenUp::Ended(Box::new(plan), outcome))
         }
         Ok(recover::Found::Open(plan, taken)) => match find_secrets_to_go_on(&hands, &plan, &taken).await {
             Ok(()) => Ok(TakenUp::Ready(Box::new(Prepared { plan, work: Work::Go(taken), hands, lock }))),
@@ -250,7 +250,7 @@ async fn find_secrets_to_go_on(hands: &Hands, plan: &Plan, taken: &Taken) -> Res
 /// A run that was asked for by its name.
 pub enum TakenUp {
     /// There is nothing to do.
-    Ended(Plan, Outcome),
+    Ended(Box<Plan>, Outcome),
     /// There was nothing to do, and the run is off the list of those that are open.
     NeverBegan(RunId),
     Ready(Box<Prepared>),

@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 
+use alcedo_images::inputs::Parts as BuildParts;
 use alcedo_pipeline::{
     error::StepError,
     file::{Base, Pipeline},
@@ -14,6 +15,7 @@ use crate::{
     build::Source,
     cloud_error::CloudError,
     listener::{Place, Routing},
+    parts::Parts,
     releases::{Manifest, ReleasesError},
     signature::KeyId,
     site::Site,
@@ -25,7 +27,7 @@ mod images;
 mod network;
 
 pub use balancer::observe as balancer;
-pub use fleets::{fleets, reachable};
+pub use fleets::{Elsewhere, everywhere, fleets, reachable};
 pub use images::of_app as app_images;
 pub use network::{security_groups, subnets};
 
@@ -56,6 +58,11 @@ pub struct Facts {
     /// The published version that the request means, or that has the source's inputs.
     pub release: Option<Manifest>,
     pub signing: Signing,
+    /// What the version in service was built from, where the source has to be built and that was recorded.
+    pub inputs_in_service: Option<BuildParts>,
+    /// What an image would be made with today, and servers be launched with.
+    pub image_parts: Option<Parts>,
+    pub launch_parts: Parts,
     pub observed_at: Timestamp,
 }
 
@@ -138,6 +145,9 @@ pub struct Fleet {
     pub held_since: Option<Timestamp>,
     pub held_until: Option<Timestamp>,
     pub run: Option<String>,
+    /// The settings that its servers were launched with, where they are recorded.
+    #[serde(skip)]
+    pub launched_with: Option<Parts>,
 }
 
 impl Fleet {
@@ -180,6 +190,9 @@ pub struct Image {
     pub artifact: Option<String>,
     pub snapshots: Vec<String>,
     pub available: bool,
+    /// What it was made with beside its version, where that is recorded.
+    #[serde(skip)]
+    pub parts: Option<Parts>,
 }
 
 /// What a person asked for.
@@ -294,6 +307,13 @@ pub async fn observe(site: &Site, request: &Request) -> Result<Facts, FactsError
         Some(manifest) => Some(crate::bake::fingerprint(site, &base, &manifest.sha256, manifest.version)?),
         None => None,
     };
+    // For people alone: what cannot be read is not known.
+    let inputs_in_service = match in_service.filter(|_| source.is_some() && release.is_none()) {
+        Some(fleet) => site.inputs_of(fleet.version).await.ok().flatten(),
+        None => None,
+    };
+    let image_parts = crate::bake::parts(site, &base).ok();
+    let launch_parts = Parts::of_launch(&site.pipeline.launch, &site.folder);
     let observed_at = site.now();
     Ok(Facts {
         balancer,
@@ -310,6 +330,9 @@ pub async fn observe(site: &Site, request: &Request) -> Result<Facts, FactsError
         fingerprint,
         release,
         signing,
+        inputs_in_service,
+        image_parts,
+        launch_parts,
         observed_at,
     })
 }
@@ -355,6 +378,9 @@ impl Facts {
             fingerprint: None,
             release: None,
             signing: Signing::default(),
+            inputs_in_service: None,
+            image_parts: None,
+            launch_parts: Parts::default(),
             observed_at,
         }
     }

@@ -25,7 +25,9 @@ use crate::{
     absent::{self, Thing},
     clients::{Clients, elb_once},
     cloud_error::CloudError,
-    listener, servers,
+    listener,
+    parts::Parts,
+    servers,
     tags::{self, Tags},
 };
 
@@ -56,6 +58,9 @@ pub struct CreateTargetGroup {
     pub port: u16,
     pub health_check: HealthCheck,
     pub deregistration_delay: Span,
+    /// What the servers behind it are launched with, for whoever plans their replacement.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub launched_with: Option<Parts>,
 }
 
 impl CreateTargetGroup {
@@ -89,6 +94,9 @@ impl CreateTargetGroup {
         }
         if let Some(commit) = &context.plan().commit {
             tags = tags.with(tags::COMMIT, commit);
+        }
+        if let Some(parts) = &self.launched_with {
+            tags = tags.with(tags::LAUNCHED_WITH, parts);
         }
         let answer = clients
             .elb
@@ -294,9 +302,11 @@ impl AwaitHealthy {
     pub async fn run(&self, clients: &Clients, context: &StepContext) -> Result<Value, StepError> {
         let group = group_made(context)?;
         let wait = Wait::new(Duration::from_millis(500), self.timeout.duration()).in_a_row(HEALTHY_IN_A_ROW);
+        let told = servers::Told::default();
         let healthy = wait
             .until(context, "all servers to be healthy", || async {
                 let health = target_health(clients, &group).await?;
+                health.iter().for_each(|target| tell(&told, context, target));
                 let healthy = count_healthy(&health);
                 context.progress(healthy as u64, u64::from(self.count), Unit::Servers);
                 Ok(match healthy >= self.count as usize && healthy == health.len() {
@@ -340,6 +350,14 @@ impl AwaitHealthy {
             .hint("the servers' security group must let the balancer in on that port")
             .because(error)
     }
+}
+
+fn tell(told: &servers::Told, context: &StepContext, target: &TargetHealthDescription) {
+    let Some(id) = target.target().and_then(|target| target.id()) else { return };
+    let health = target.target_health();
+    let word = state(target).map_or("unknown", TargetHealthStateEnum::as_str);
+    let why = health.and_then(|health| health.description().or(health.reason().map(|reason| reason.as_str())));
+    told.tell(context, id, word, why);
 }
 
 fn tail(text: &str, lines: usize) -> impl Iterator<Item = &str> {

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::{
-    facts::{self, FactsError, Fleet},
+    facts::{self, Elsewhere, FactsError, Fleet},
     launch,
     releases::{Manifest, ReleasesError},
     site::Site,
@@ -123,6 +123,8 @@ pub struct Release {
     /// Where the bills of materials of its images are, each with its image's id in its name.
     pub sboms: Vec<String>,
     pub role: Option<Role>,
+    /// Where else a fleet of it is: other environments in the same account and region.
+    pub elsewhere: Vec<Elsewhere>,
     /// Whether somebody keeps it beyond the retention.
     pub pinned: bool,
 }
@@ -130,19 +132,20 @@ pub struct Release {
 /// The newest versions, newest first.
 pub async fn releases(site: &Site, at_most: usize) -> Result<Vec<Release>, OverviewError> {
     let balancer = facts::balancer(site).await?;
-    let (versions, pins, images, fleets) = futures::try_join!(
+    let (versions, pins, images, (fleets, elsewhere)) = futures::try_join!(
         async { Ok::<_, OverviewError>(site.versions().await?) },
         async { Ok(site.pins().await?) },
         async { Ok(facts::app_images(site).await?) },
-        async { Ok(facts::fleets(site, Some(&balancer)).await?) },
+        async { Ok(facts::everywhere(site, &balancer).await?) },
     )?;
     let mut all = versions;
     all.extend(images.iter().map(|image| image.version));
     all.extend(fleets.iter().map(|fleet| fleet.version));
+    all.extend(elsewhere.iter().map(|fleet| fleet.version));
     all.sort();
     all.dedup();
     let newest = all.into_iter().rev().take(at_most).map(|version| {
-        let (images, fleets, pins) = (&images, &fleets, &pins);
+        let (images, fleets, elsewhere, pins) = (&images, &fleets, &elsewhere, &pins);
         async move {
             let role = fleets.iter().filter(|fleet| fleet.version == version).map(Role::of);
             Ok::<_, OverviewError>(Release {
@@ -152,13 +155,16 @@ pub async fn releases(site: &Site, at_most: usize) -> Result<Vec<Release>, Overv
                 sboms: site.sboms(version).await?,
                 image: images.iter().find(|image| image.version == version).map(|image| image.ami.clone()),
                 role: role.min_by_key(|role| *role as u8),
+                elsewhere: elsewhere.iter().filter(|fleet| fleet.version == version).cloned().collect(),
                 pinned: pins.contains(&version),
             })
         }
     });
     let found = futures::future::try_join_all(newest).await?;
     // A name that a run has only reserved is no release.
-    Ok(found.into_iter().filter(|it| it.manifest.is_some() || it.image.is_some() || it.role.is_some()).collect())
+    let is_one =
+        |it: &Release| it.manifest.is_some() || it.image.is_some() || it.role.is_some() || !it.elsewhere.is_empty();
+    Ok(found.into_iter().filter(is_one).collect())
 }
 
 async fn distrusted(site: &Site, version: Version) -> Result<Option<String>, ReleasesError> {

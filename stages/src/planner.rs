@@ -3,7 +3,7 @@
 use alcedo_pipeline::{
     file::{Approval, Pipeline},
     ids::{RunId, StepId},
-    plan::{Plan, PlannedStep, Purpose, Sign, Stage},
+    plan::{Plan, PlannedStep, Purpose, Reason, Sign, Stage},
     units::Span,
     version::Version,
 };
@@ -21,6 +21,7 @@ mod image;
 mod launch;
 mod retire;
 mod traffic;
+mod why;
 
 pub use launch::group_name;
 
@@ -68,6 +69,7 @@ pub fn plan(scope: &Scope<'_>, request: &Request, facts: &Facts) -> Result<Plan,
         retire::what_is_held(&case, &mut draft)?;
     } else if let Some(blue) = blue.filter(|blue| blue.version == case.target.version) {
         draft.note(in_service_already(blue, facts)?);
+        why::in_service_but(&case).into_iter().for_each(|note| draft.note(note));
         retire::what_is_over(&case, &mut draft);
     } else {
         stages(&case, &mut draft)?;
@@ -88,6 +90,7 @@ pub fn plan(scope: &Scope<'_>, request: &Request, facts: &Facts) -> Result<Plan,
         replaces: blue.map(|blue| blue.version),
         made_at: scope.now,
         notes: draft.notes,
+        reasons: draft.reasons,
         steps: draft.steps,
     })
 }
@@ -241,9 +244,15 @@ struct Draft {
     gates: Vec<Approval>,
     steps: Vec<PlannedStep>,
     notes: Vec<String>,
+    reasons: Vec<Reason>,
 }
 
 impl Draft {
+    /// Says why a stage is there.
+    fn because(&mut self, stage: Stage, why: impl Into<String>) {
+        self.reasons.push(Reason { stage, why: why.into() });
+    }
+
     fn note(&mut self, note: impl Into<String>) {
         self.notes.push(note.into());
     }

@@ -2,6 +2,7 @@
 
 use std::{io::Read, sync::Arc};
 
+use alcedo_images::inputs::Parts;
 use alcedo_pipeline::{
     context::StepContext,
     error::{ErrorKind, StepError},
@@ -27,6 +28,7 @@ use crate::{
     retire,
     signature::{KeyError, KeyId, Signer, VARIABLE},
     site::Site,
+    workshop::Workshop,
 };
 
 /// Size of a part. S3 wants at least 5 MiB and at most 10,000 parts; this allows artifacts of 78 GiB.
@@ -262,9 +264,12 @@ pub struct WriteManifest {
 }
 
 impl WriteManifest {
-    pub async fn run(&self, site: &Site, context: &StepContext) -> Result<Value, StepError> {
+    pub async fn run(&self, site: &Site, shop: &Workshop, context: &StepContext) -> Result<Value, StepError> {
         let built: Built = context.output(build::RUN)?;
         let plan = context.plan();
+        if let Some(parts) = shop.inputs() {
+            write_inputs(site, context, &parts).await;
+        }
         let manifest = Manifest {
             format: Manifest::FORMAT,
             app: plan.app.clone(),
@@ -302,6 +307,20 @@ fn signer(site: &Site, id: &KeyId) -> Result<Arc<Signer>, StepError> {
         StepError::failed(format!("the run is to sign with the key {}, which {VARIABLE} does not hold", id.short()))
             .hint("set it to that key and resume the run, or roll it back")
     })
+}
+
+/// Keeps what the version was built from, for whoever plans the next one. Nothing depends on it; it is in the version's
+/// folder, and goes with it.
+async fn write_inputs(site: &Site, context: &StepContext, parts: &Parts) {
+    let key = releases::build_parts_key(&site.root, context.plan().version);
+    let body = serde_json::to_vec(parts).expect("names and digests are JSON");
+    match site.store.create(&key, body).await {
+        // An earlier attempt of the same build, of the same source, has written it.
+        Ok(_) | Err(StoreError::Conflict { .. }) => {}
+        Err(error) => {
+            context.warn(format!("{key} was not written: {error}; later plans cannot name what changed"), None)
+        }
+    }
 }
 
 /// Creates an object that must not exist with other content.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use alcedo_images::{base::BuildBase, platform::Platform};
+use alcedo_images::{base::BuildBase, inputs::Parts, platform::Platform};
 use alcedo_pipeline::{
     store::{Store, StoreError},
     version::Version,
@@ -110,6 +110,11 @@ fn sboms(root: &str, version: Version) -> String {
     format!("{root}{version}/sbom-")
 }
 
+/// What the version was built from, part by part; beside its manifest.
+pub fn build_parts_key(root: &str, version: Version) -> String {
+    format!("{root}{version}/inputs.json")
+}
+
 /// Who made the version: written first, so that two builds in one second cannot take the same name. Beside the versions'
 /// folders: a name that is only taken is no version yet, and retention does not count it.
 pub fn reservation_key(root: &str, version: Version) -> String {
@@ -183,6 +188,12 @@ impl Site {
 
     pub async fn manifest(&self, version: Version) -> Result<Option<Manifest>, ReleasesError> {
         read_json(self.store.as_ref(), manifest_key(&self.root, version)).await
+    }
+
+    /// What the version was built from, where that was recorded in a format that this version of alcedo reads.
+    pub async fn inputs_of(&self, version: Version) -> Result<Option<Parts>, ReleasesError> {
+        let parts: Option<Parts> = read_json(self.store.as_ref(), build_parts_key(&self.root, version)).await?;
+        Ok(parts.filter(|parts| parts.format == Parts::FORMAT))
     }
 
     /// Whether the version's artifact itself is there.

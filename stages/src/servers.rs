@@ -105,6 +105,20 @@ impl Launch<'_> {
     }
 }
 
+/// Tells what each server is at, once for each change: looks follow each other quickly.
+#[derive(Debug, Default)]
+pub struct Told(Mutex<BTreeMap<String, (String, Option<String>)>>);
+
+impl Told {
+    pub fn tell(&self, context: &StepContext, id: &str, state: &str, detail: Option<&str>) {
+        let now = (state.to_owned(), detail.map(str::to_owned));
+        let before = self.0.lock().expect("no panic while it is held").insert(id.to_owned(), now.clone());
+        if before != Some(now) {
+            context.server(id, state, detail);
+        }
+    }
+}
+
 /// Waits until EC2 says that all run. A new id can be unknown for a while: that is not an error.
 pub async fn await_running(
     clients: &Clients,
@@ -113,12 +127,18 @@ pub async fn await_running(
     deadline: Duration,
 ) -> Result<Vec<Server>, StepError> {
     let wait = Wait::new(Duration::from_millis(250), deadline);
+    let told = Told::default();
     wait.until(context, "the servers to run", || async {
         let found = match describe(clients, ids).await {
             Ok(found) => found,
             Err(error) if error.is("InvalidInstanceID.NotFound") => Vec::new(),
             Err(error) => return Err(error.into()),
         };
+        for it in &found {
+            if let (Some(id), Some(state)) = (it.instance_id(), state(it)) {
+                told.tell(context, id, state.as_str(), None);
+            }
+        }
         if let Some(ended) = found.iter().find(|it| has_ended(it)) {
             return Err(why_ended(clients, ended).await);
         }

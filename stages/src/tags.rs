@@ -20,6 +20,10 @@ pub const EXPIRES: &str = "alcedo:expires";
 pub const FINGERPRINT: &str = "alcedo:fingerprint";
 /// On an image: the digest of the artifact that is in it.
 pub const ARTIFACT: &str = "alcedo:artifact";
+/// On an image: what else than its version went into it, part by part; see [`crate::parts`].
+pub const INPUTS: &str = "alcedo:inputs";
+/// On a fleet's target group: the settings that its servers were launched with; see [`crate::parts`].
+pub const LAUNCHED_WITH: &str = "alcedo:launched-with";
 /// On an image: the digest of the base root it was made from.
 pub const BASE: &str = "alcedo:base";
 /// On a fleet's target group: the version that was in service before it.

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
-use alcedo_images::{key::EphemeralKey, packages::Installed};
+use alcedo_images::{inputs::Parts, key::EphemeralKey, packages::Installed};
 use alcedo_pipeline::{error::StepError, secret::Secrets};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
@@ -21,6 +21,7 @@ struct Inside {
     key: OnceCell<EphemeralKey>,
     secrets: OnceLock<Secrets>,
     installed: Mutex<Option<Installed>>,
+    inputs: Mutex<Option<Parts>>,
 }
 
 impl Workshop {
@@ -32,7 +33,13 @@ impl Workshop {
                 .hint("free some space, or set TMPDIR to a folder that can be written")
                 .because(error)
         })?;
-        let inside = Inside { folder, key: OnceCell::new(), secrets: OnceLock::new(), installed: Mutex::default() };
+        let inside = Inside {
+            folder,
+            key: OnceCell::new(),
+            secrets: OnceLock::new(),
+            installed: Mutex::default(),
+            inputs: Mutex::default(),
+        };
         Ok(Self { inside: Arc::new(inside) })
     }
 
@@ -64,6 +71,16 @@ impl Workshop {
     pub fn installed(&self) -> Result<Installed, StepError> {
         let installed = self.inside.installed.lock().unwrap_or_else(PoisonError::into_inner).clone();
         installed.ok_or_else(|| StepError::failed("nobody has listed the builder's packages"))
+    }
+
+    /// Remembers what the archive was built from.
+    pub fn keep_inputs(&self, parts: Parts) {
+        *self.inside.inputs.lock().expect("no panic while it is held") = Some(parts);
+    }
+
+    /// What the archive was built from, where it was built by this process.
+    pub fn inputs(&self) -> Option<Parts> {
+        self.inside.inputs.lock().expect("no panic while it is held").clone()
     }
 
     /// The run's key, made when it is first asked for.

@@ -129,7 +129,8 @@ impl Alcedo {
         project::target().join(self.profile.folder()).join("alcedo")
     }
 
-    fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+    /// A program in the app's folder, with the engine and the region of this `alcedo`.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
         command.current_dir(&self.folder).env("DOCKER_HOST", &self.docker_host);
         if let Some(folder) = &self.region_folder {

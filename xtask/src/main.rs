@@ -8,10 +8,12 @@ mod bench;
 mod demo;
 mod engine;
 mod extras;
+mod film;
 mod mutants;
 mod needs;
 mod process;
 mod project;
+mod recording;
 mod setup;
 mod stage_table;
 mod terminal;
@@ -72,6 +74,8 @@ enum Chore {
         #[arg(long)]
         release: bool,
     },
+    /// Film a deploy of the example app in a local region, for the README
+    Recording,
     /// Run a program and write its peak memory to a file; `bench` calls this
     #[command(hide = true)]
     Measure(process::Measure),
@@ -94,6 +98,7 @@ fn main() -> ExitCode {
         Chore::Bench { release, .. } => {
             bench::run(if release { alcedo::Profile::Release } else { alcedo::Profile::Dev })
         }
+        Chore::Recording => recording::run(),
         Chore::Measure(what) => return process::measure(&what),
     };
     match done {

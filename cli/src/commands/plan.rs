@@ -1,12 +1,16 @@
 //! `alcedo plan`
 
 use alcedo_pipeline::{
-    event::Outcome,
     plan::{Plan, Stage},
     report::StageReport,
     version::Version,
 };
-use alcedo_stages::{costs, execute, facts::Request, overview, site::Site};
+use alcedo_stages::{
+    costs, execute,
+    facts::Request,
+    site::Site,
+    times::{self, Expected},
+};
 use clap::Args;
 use serde::Serialize;
 use serde_json::json;
@@ -20,12 +24,10 @@ use crate::{
     words::seconds,
 };
 
-/// How many runs are looked through for one that did the same.
-const LOOK_BACK: usize = 3;
-
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Signs: + makes, - removes, ~ changes, ? looks or waits, = is left out and why.
+Signs: + makes, - removes, ~ changes, ? looks or waits, = is left out and why. After \"because\": which input of the stage is not
+that of the version in service.
 
 Examples:
   alcedo plan --env production
@@ -71,8 +73,10 @@ struct Estimate {
     green_hourly: Option<f64>,
     servers: u32,
     instance_type: String,
-    /// Seconds of the stages of the newest run that did the same and came to its end.
+    /// Seconds of the stages of the newest run that had all of them and came to its end.
     last_time: Vec<StageReport>,
+    /// Seconds of the whole plan by the medians of the last few runs; `None` where some step was in none of them.
+    expected_seconds: Option<f64>,
 }
 
 impl Estimate {
@@ -80,18 +84,19 @@ impl Estimate {
         let launch = &site.pipeline.launch;
         let launches = plan.steps.iter().any(|step| step.stage == Stage::Launch);
         let each = costs::an_hour_of_instance(&launch.instance_type).filter(|_| launches);
-        // What cannot be read is no reason to show no plan.
-        let runs = overview::runs(site, LOOK_BACK).await.unwrap_or_default();
+        let runs = times::recent(site).await;
         let stages = plan.stages();
-        let like = runs.into_iter().find(|run| {
-            let theirs: Vec<Stage> = run.stages.iter().map(|it| it.stage).collect();
-            run.outcome == Some(Outcome::Done) && stages.iter().all(|stage| theirs.contains(stage))
+        let like = runs.iter().map(times::Times::stages).find(|theirs| {
+            let has = |stage: &Stage| theirs.iter().any(|(there, ..)| there == stage);
+            !stages.is_empty() && stages.iter().all(has)
         });
+        let last_time = like.unwrap_or_default().into_iter();
         Self {
             green_hourly: each.map(|each| each * f64::from(launch.count)),
             servers: launch.count,
             instance_type: launch.instance_type.clone(),
-            last_time: like.map(|run| run.stages).unwrap_or_default(),
+            last_time: last_time.map(|(stage, steps, seconds)| StageReport { stage, steps, seconds }).collect(),
+            expected_seconds: Expected::from(&runs).whole(plan),
         }
     }
 
@@ -105,6 +110,9 @@ impl Estimate {
         if !self.last_time.is_empty() {
             let stages = self.last_time.iter().map(|it| format!("{} {}", it.stage, seconds(it.seconds)));
             text += &format!("last time  {}\n", stages.collect::<Vec<_>>().join(", "));
+        }
+        if let Some(whole) = self.expected_seconds {
+            text += &format!("takes      about {}, as the last few runs did\n", seconds(whole));
         }
         text
     }

@@ -3,6 +3,7 @@
 use alcedo_pipeline::version::Version;
 use alcedo_stages::overview::{self, Release};
 use clap::{Args, Subcommand};
+use jiff::Timestamp;
 use serde_json::json;
 
 use super::status::{role, short_commit};
@@ -12,7 +13,7 @@ use crate::{
     problems::of_overview,
     session::{Environment, Session},
     signals::Signals,
-    words::{bytes, moment, table},
+    words::{ago, bytes, clean, table},
 };
 
 #[derive(Debug, Args)]
@@ -24,7 +25,8 @@ Examples:
   alcedo releases unpin 2026.1120.190512
   alcedo deploy --version VERSION     take one of them into service
 
-A pinned version's image and artifact stay, however many newer ones there are.")]
+A pinned version's image and artifact stay, however many newer ones there are. Of other environments those are seen that are
+in the same account and region: `in staging` is a fleet that serves there or is about to, `held in staging` one that waits.")]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Arguments {
     #[command(subcommand)]
@@ -92,30 +94,42 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result {
         }
         let look = async {
             let site = session.swept_site(&arguments.environment).await?;
-            overview::releases(&site, arguments.limit).await.map_err(|error| of_overview(&error))
+            let releases = overview::releases(&site, arguments.limit).await.map_err(|error| of_overview(&error))?;
+            Ok((site, releases))
         };
-        let releases = signals.or_stop(look).await?;
+        let (site, releases) = signals.or_stop(look).await?;
         if session.output.is_json() {
             session.output.json(&json!({ "v": 1, "releases": releases }));
         } else if releases.is_empty() {
             session.output.text("nothing is published yet; alcedo deploy builds and publishes\n");
         } else {
-            let rows: Vec<Vec<String>> = releases.iter().map(row).collect();
-            session.output.text(&table(&["VERSION", "BUILT", "COMMIT", "ARTIFACT", "IMAGE", "ROLE"], &rows));
+            session.output.text(&shown(&releases, &site.environment, Timestamp::now()));
         }
         Ok(ExitCode::DONE)
     })
 }
 
-fn row(release: &Release) -> Vec<String> {
+fn shown(releases: &[Release], environment: &str, now: Timestamp) -> String {
+    let rows: Vec<Vec<String>> = releases.iter().map(|release| row(release, environment, now)).collect();
+    table(&["VERSION", "AGE", "COMMIT", "ARTIFACT", "IMAGE", "WHERE"], &rows)
+}
+
+fn row(release: &Release, environment: &str, now: Timestamp) -> Vec<String> {
     let manifest = release.manifest.as_ref();
     let mut commit = short_commit(manifest.and_then(|manifest| manifest.commit.as_deref()));
     if manifest.is_some_and(|manifest| manifest.dirty) {
         commit.push_str(" + changes");
     }
+    let here = release.role.map(|it| format!("{} in {environment}", role(it)));
+    let elsewhere = release.elsewhere.iter().map(|fleet| match fleet.held {
+        true => format!("held in {}", clean(&fleet.environment)),
+        false => format!("in {}", clean(&fleet.environment)),
+    });
+    let pinned = release.pinned.then(|| "pinned".to_owned());
+    let places: Vec<String> = here.into_iter().chain(elsewhere).chain(pinned).collect();
     vec![
         release.version.to_string(),
-        moment(manifest.map_or_else(|| release.version.time(), |manifest| manifest.built_at)),
+        ago(manifest.map_or_else(|| release.version.time(), |manifest| manifest.built_at), now),
         commit,
         match (manifest, &release.distrusted) {
             (None, _) => "gone".to_owned(),
@@ -123,10 +137,43 @@ fn row(release: &Release) -> Vec<String> {
             (Some(_), Some(_)) => "not trusted".to_owned(),
         },
         release.image.clone().unwrap_or_else(|| "-".to_owned()),
-        match (release.role, release.pinned) {
-            (None, true) => "pinned".to_owned(),
-            (Some(there), true) => format!("{}, pinned", role(there)),
-            (there, false) => there.map_or("", role).to_owned(),
-        },
+        places.join(", "),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use alcedo_stages::{facts::Elsewhere, overview::Role};
+
+    use super::*;
+
+    #[test]
+    fn a_release_says_how_old_it_is_and_where_it_serves() {
+        let release = |version: &str, role, elsewhere: &[(&str, bool)], pinned| Release {
+            version: version.parse().unwrap(),
+            manifest: None,
+            image: Some("ami-0123456789abcdef0".to_owned()),
+            role,
+            elsewhere: elsewhere
+                .iter()
+                .map(|(environment, held)| Elsewhere {
+                    version: version.parse().unwrap(),
+                    environment: (*environment).to_owned(),
+                    held: *held,
+                })
+                .collect(),
+            pinned,
+        };
+        let releases = [
+            release("2026.1120.190512", Some(Role::InService), &[("staging", false)], false),
+            release("2026.1119.190512", Some(Role::Held), &[("qa", true), ("staging", true)], true),
+            release("2026.1029.190512", None, &[], false),
+        ];
+        insta::assert_snapshot!(shown(&releases, "production", "2026-11-20T19:10:12Z".parse().unwrap()), @"
+        VERSION           AGE              COMMIT  ARTIFACT  IMAGE                  WHERE
+        2026.1120.190512  5 min ago        -       gone      ami-0123456789abcdef0  in service in production, in staging
+        2026.1119.190512  24 h 05 min ago  -       gone      ami-0123456789abcdef0  held in production, held in qa, held in staging, pinned
+        2026.1029.190512  22 d 0 h ago     -       gone      ami-0123456789abcdef0
+        ");
+    }
 }

@@ -8,11 +8,12 @@ use alcedo_stages::{
     facts::{self, Request, public_url},
     last_resort, logs,
     site::Site,
+    times::{self, Expected, Times},
     traffic,
 };
 use clap::Args;
 use jiff::Timestamp;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::{
     exit_code::ExitCode,
@@ -34,6 +35,8 @@ use crate::{
 const TRAFFIC_WITHIN: Duration = Duration::from_secs(5);
 /// For the bucket to take the log.
 const LOG_WITHIN: Duration = Duration::from_secs(10);
+/// For the bucket to tell how long earlier runs took, once everything else is ready.
+const EXPECTED_WITHIN: Duration = Duration::from_secs(2);
 
 /// `--wait`, where a command takes the environment's lock.
 #[derive(Debug, Clone, Copy, Default, Args)]
@@ -73,10 +76,31 @@ pub fn run(session: &Session, environment: &Environment, manner: &Manner, reques
         let tell = |notice: Notice| tell(&output, &notice);
         let stop = signals.stop().clone();
         let order = Order { reason, patience: patience.wait, stop: &stop, tell: &tell };
+        let earlier = Earlier::ask(&site);
         let mut prepared = prepare(&site, request, &order).await.map_err(|error| stopped_or(&signals, &error))?;
         prepared.plan.freeze = *freeze;
-        execute(session, &site, prepared, &mut signals, files).await
+        execute(session, &site, prepared, earlier, &mut signals, files).await
     })
+}
+
+/// How long earlier runs took: asked for while the run is prepared, and not waited for beyond that.
+struct Earlier(JoinHandle<Vec<Times>>);
+
+impl Earlier {
+    fn ask(site: &Site) -> Self {
+        let site = site.clone();
+        Self(tokio::spawn(async move { times::recent(&site).await }))
+    }
+
+    async fn expected(mut self) -> Expected {
+        let told = tokio::time::timeout(EXPECTED_WITHIN, &mut self.0).await;
+        self.0.abort();
+        let runs = match told {
+            Ok(Ok(runs)) => runs,
+            Ok(Err(_)) | Err(_) => Vec::new(),
+        };
+        Expected::from(&runs)
+    }
 }
 
 /// Goes on with a run that has not come to its end, one way or the other.
@@ -95,11 +119,12 @@ pub fn take_up_run(
         let output = session.output;
         let tell = |notice: Notice| tell(&output, &notice);
         let stop = signals.stop().clone();
+        let earlier = Earlier::ask(&site);
         let reason = if wish == Wish::GoBack { "rollback of a run" } else { "resume" };
         let order = Order { reason, patience: patience.wait, stop: &stop, tell: &tell };
         match take_up(&site, run, wish, &order).await.map_err(|error| stopped_or(&signals, &error))? {
             TakenUp::Ready(prepared) => {
-                let code = execute(session, &site, *prepared, &mut signals, files).await?;
+                let code = execute(session, &site, *prepared, earlier, &mut signals, files).await?;
                 // It was asked to be undone, and is: that is no interruption.
                 let undone = wish == Wish::GoBack && code == ExitCode::FAILED;
                 Ok(if undone { ExitCode::DONE } else { code })
@@ -161,13 +186,21 @@ fn stopped_or(signals: &Signals, error: &RunError) -> Failure {
     }
 }
 
-async fn execute(session: &Session, site: &Site, prepared: Prepared, signals: &mut Signals, files: Opened) -> Result {
+async fn execute(
+    session: &Session,
+    site: &Site,
+    prepared: Prepared,
+    earlier: Earlier,
+    signals: &mut Signals,
+    files: Opened,
+) -> Result {
     if let Some(signal) = signals.first() {
         prepared.abandon().await.map_err(|error| of_run(&error))?;
         let message = format!("stopped by {signal} before anything was changed");
         return Err(Failure::new(ExitCode::of_signal(signal), message));
     }
     let mut show = Show::new(session.output, &prepared.plan, signals.pipe(), prepared.secrets());
+    show.expect(earlier.expected().await);
     let plan = prepared.plan.clone();
     let watchdog = match last_resort::is_needed(&plan) {
         false => None,
@@ -191,7 +224,8 @@ async fn execute(session: &Session, site: &Site, prepared: Prepared, signals: &m
     }
     let record = Record { plan, events: show.take_kept() };
     let report = Report::of(&record);
-    let (traffic, ()) = tokio::join!(traffic(site, &record), keep_log(session, site, &record, show.take_log()));
+    let log = keep_log(session, site, &record, show.take_log());
+    let (traffic, (), ()) = tokio::join!(traffic(site, &record), log, keep_times(site, &record));
     // Where it answers is told if it can be known; the run has ended either way.
     let url = match ending.outcome {
         Outcome::Done => facts::balancer(site).await.ok().map(|balancer| public_url(&site.pipeline, &balancer)),
@@ -212,6 +246,13 @@ async fn keep_log(session: &Session, site: &Site, record: &Record, (began, text)
         Err(_) => format!("the bucket took longer than {} s", LOG_WITHIN.as_secs()),
     };
     session.output.note(&format!("warning: the run's log was not kept: {why}\n"));
+}
+
+/// Keeps how long the steps took, for whoever waits for the next run. Nothing depends on it.
+async fn keep_times(site: &Site, record: &Record) {
+    if let Some(times) = Times::of(record) {
+        let _ = tokio::time::timeout(LOG_WITHIN, times::keep(site, &times)).await;
+    }
 }
 
 /// What visitors saw of the flip, with the picture kept beside the run. It can be told later as well, or never: that is no

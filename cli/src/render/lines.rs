@@ -80,7 +80,8 @@ impl<W: Write> Lines<W> {
                 let doing = step.waits_for.clone().or_else(|| step.lines.back().cloned()).unwrap_or(step.does.clone());
                 let since = step.since.unwrap_or(now);
                 let busy = seconds(now.duration_since(since).as_secs_f64());
-                (step.stage.to_string(), format!("still at it, {busy}: {doing}"))
+                let takes = timeline.expected.step(&step.id).map(|takes| format!(" of about {}", seconds(takes)));
+                (step.stage.to_string(), format!("still at it, {busy}{}: {doing}", takes.unwrap_or_default()))
             }
         };
         self.line(timeline, now, &place, &text);
@@ -157,6 +158,10 @@ impl<W: Write> Lines<W> {
             What::StepRenewed { .. } => {}
             What::Output { step, line } => self.of_step(timeline, at, step, &format!("| {}", clean(line))),
             What::Waiting { step, status } => self.of_step(timeline, at, step, &format!("waiting: {}", clean(status))),
+            What::Server { step, server, state, detail } => {
+                let detail = detail.as_ref().map(|detail| format!(": {detail}")).unwrap_or_default();
+                self.of_step(timeline, at, step, &format!("{} is {state}{detail}", clean(server)));
+            }
             What::Progress { step, done, total, unit } => {
                 self.of_step(timeline, at, step, &amount(*done, *total, *unit))
             }

@@ -11,6 +11,7 @@ use alcedo_pipeline::{
     plan::Plan,
     report::Report,
 };
+use alcedo_stages::times::Expected;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 
@@ -78,6 +79,11 @@ impl Show {
         Self { renderer, timeline: Timeline::new(plan), log, kept: Vec::new(), output, secrets }
     }
 
+    /// Knows how long earlier runs took.
+    pub fn expect(&mut self, expected: Expected) {
+        self.timeline.expected = expected;
+    }
+
     /// Takes up what another process has shown already.
     pub fn recall(&mut self, event: &Event) {
         self.timeline.apply(event);
@@ -116,7 +122,15 @@ impl Show {
             self.event(event);
         }
         self.tick(Timestamp::now());
+        self.end();
         answer
+    }
+
+    /// What is written from now on stands below what was shown.
+    fn end(&mut self) {
+        if let Renderer::Progress(progress) = &mut self.renderer {
+            progress.end();
+        }
     }
 
     /// The durable events that were shown.
@@ -187,7 +201,8 @@ impl Show {
     }
 
     /// Ends the process in the middle of an unwind, saying what it leaves.
-    fn leave(&self) -> ! {
+    fn leave(&mut self) -> ! {
+        self.end();
         let mut text = String::from("\nleft in the middle; its watchdog closes SSH and ends the builder now\n");
         leftovers::of_a_run_left_alone(&mut text, &self.timeline);
         let Plan { run, environment, .. } = &self.timeline.plan;

@@ -1,7 +1,11 @@
 //! A run as a small picture that redraws itself: one row a stage, what the current step does beneath its stage. What
 //! must stay readable afterwards (failures with the output that led to them, warnings) is written above the picture.
+//!
+//! While the picture stands, the cursor waits at the beginning of its *first* row. A terminal that is made narrower breaks
+//! the picture's rows into more of them, or does not, and may do so at any moment; where the picture begins, the cursor
+//! knows in each of these cases, and a count of rows would not.
 
-use std::io::Write;
+use std::{collections::BTreeMap, io::Write};
 
 use alcedo_pipeline::{
     error::ErrorKind,
@@ -12,7 +16,7 @@ use jiff::Timestamp;
 
 use super::{
     lines::amount,
-    timeline::{State, Step, Timeline},
+    timeline::{Server, State, Step, Timeline},
 };
 use crate::{
     output::Paint,
@@ -24,8 +28,11 @@ const SPINNER: [&str; 8] = ["⠋", "⠙", "⠸", "⠴", "⠦", "⠇", "⠏", "�
 /// Cells of a transfer's bar.
 const BAR: usize = 24;
 
+/// Servers that get a row of their own.
+const SERVERS: usize = 6;
+
 /// The terminal's size in cells.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Size {
     pub columns: usize,
     pub rows: usize,
@@ -38,6 +45,7 @@ enum Rank {
     Detail,
     Title,
     Other,
+    Server,
 }
 
 /// Draws the picture.
@@ -46,13 +54,15 @@ pub struct Progress<W> {
     paint: Paint,
     /// Rows that the picture takes now.
     drawn: usize,
+    /// The terminal's size when it was drawn.
+    size: Size,
     turn: usize,
     notice: Option<String>,
 }
 
 impl<W: Write> Progress<W> {
     pub fn new(out: W, paint: Paint) -> Self {
-        Self { out, paint, drawn: 0, turn: 0, notice: None }
+        Self { out, paint, drawn: 0, size: Size::default(), turn: 0, notice: None }
     }
 
     /// Shows an event that `timeline` has taken in. The picture changes at the next [`Progress::draw`]; what must stay is written now.
@@ -78,14 +88,40 @@ impl<W: Write> Progress<W> {
         let picture = self.picture(timeline, now, size);
         let mut text = String::new();
         if self.drawn > 0 {
-            // Up to the picture's first row, then erase from there to the end of the screen.
-            text.push_str(&format!("\u{1b}[{}A\r\u{1b}[J", self.drawn));
+            // The first row, then everything from its second cell on: some terminals (tmux) take an erasure from the very
+            // first cell of the screen for a new screen, and keep a copy of the old one each time.
+            text.push_str("\r\u{1b}[K\u{1b}[C\u{1b}[J\r");
         }
-        for line in lasting.iter().chain(&picture) {
+        for line in lasting {
             text.push_str(line);
             text.push('\n');
         }
-        self.drawn = picture.len();
+        // What stands above scrolls up as far as the picture needs, once; after that nothing scrolls any more.
+        let has_room = picture.len() <= self.drawn && size == self.size && lasting.is_empty();
+        if !has_room && picture.len() > 1 {
+            let below = picture.len() - 1;
+            text.push_str(&format!("{}\u{1b}[{below}A", "\n".repeat(below)));
+        }
+        // The terminal may have become smaller since its size was asked for (tmux tells of it a quarter of a second later):
+        // rows are cut and not broken, they do not go below the last one, and the cursor finds back to where it was.
+        text.push_str(&format!("\u{1b}7\u{1b}[?7l{}\u{1b}[?7h\u{1b}8", picture.join("\r\u{1b}[B")));
+        (self.drawn, self.size) = (picture.len(), size);
+        self.write(&text);
+    }
+
+    /// Leaves the picture as it is: whatever is written next begins below it.
+    pub fn end(&mut self) {
+        let below = "\n".repeat(std::mem::take(&mut self.drawn));
+        self.write(&below);
+    }
+
+    #[cfg(test)]
+    pub fn written(&mut self) -> &mut W {
+        &mut self.out
+    }
+
+    /// A terminal that has gone away does not stop the run.
+    fn write(&mut self, text: &str) {
         let _ = self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush());
     }
 
@@ -134,18 +170,22 @@ impl<W: Write> Progress<W> {
             let current = timeline.current().filter(|step| step.stage == stage);
             let rank = if current.is_some() { Rank::Current } else { Rank::Other };
             rows.push((rank, self.stage(timeline, stage, now)));
-            rows.extend(current.into_iter().flat_map(|step| self.current(step)).map(|row| (Rank::Detail, row)));
+            if let Some(step) = current {
+                rows.extend(self.current(step).into_iter().map(|row| (Rank::Detail, row)));
+                rows.extend(self.servers(step, now).into_iter().map(|row| (Rank::Server, row)));
+            }
         }
         if let Some(notice) = &self.notice {
             rows.push((Rank::Current, self.paint.yellow(notice)));
         }
-        // The cursor's own row needs a place too. And where the first row is erased, some terminals (tmux) take the whole
-        // screen for cleared, and keep a copy of it each time.
-        let most = size.rows.saturating_sub(2).max(1);
+        // One row of the screen is left to what stands above.
+        let most = size.rows.saturating_sub(1).max(1);
         while rows.len() > most {
             let least = rows.iter().map(|(rank, _)| *rank).max().expect("there are more rows than one");
-            let at = rows.iter().position(|(rank, _)| *rank == least).expect("one of them has the rank");
-            rows.remove(at);
+            let has_it = |(rank, _): &(Rank, String)| *rank == least;
+            // Stages that are done are of less use than those to come; servers are listed by how they are.
+            let at = if least == Rank::Server { rows.iter().rposition(has_it) } else { rows.iter().position(has_it) };
+            rows.remove(at.expect("one of them has the rank"));
         }
         // A row as wide as the terminal would wrap in some of them.
         let width = size.columns.saturating_sub(1).max(1);
@@ -156,7 +196,9 @@ impl<W: Write> Progress<W> {
         let plan = &timeline.plan;
         let what = plan.purpose.order(&plan.app, plan.version, &plan.environment);
         let end = if timeline.outcome.is_some() { timeline.now } else { now };
-        format!("{}  {}", self.paint.bold(&what), self.paint.dim(&seconds(timeline.elapsed(end))))
+        let whole = timeline.whole_expected(now).map(|whole| format!(" of about {}", seconds(whole)));
+        let elapsed = format!("{}{}", seconds(timeline.elapsed(end)), whole.unwrap_or_default());
+        format!("{}  {}", self.paint.bold(&what), self.paint.dim(&elapsed))
     }
 
     fn stage(&self, timeline: &Timeline, stage: Stage, now: Timestamp) -> String {
@@ -165,6 +207,8 @@ impl<W: Write> Progress<W> {
         let has = |state| steps.iter().any(|step| step.state == state);
         let all = |state| steps.iter().all(|step| step.state == state);
         let current = timeline.current().filter(|step| step.stage == stage);
+        let expected = timeline.stage_expected(stage).map(seconds);
+        let of = expected.as_ref().map(|expected| format!(" of ~{expected}")).unwrap_or_default();
         let (mark, text) = if has(State::UndoFailed) {
             (paint.red("✗"), "could not be undone".to_owned())
         } else if has(State::Undoing) {
@@ -177,17 +221,19 @@ impl<W: Write> Progress<W> {
             (paint.red("✗"), "failed".to_owned())
         } else if all(State::Done) {
             let took = seconds(timeline.stage_seconds(stage));
-            (paint.green("✓"), format!("{took:>10}  {}", paint.dim(&count(steps.len(), "step"))))
+            (paint.green("✓"), format!("{took:>10}{}  {}", paint.dim(&of), paint.dim(&count(steps.len(), "step"))))
         } else if let Some(step) = current {
             let done = steps.iter().filter(|step| step.state == State::Done).count();
             let running = step.since.map_or(0.0, |since| now.duration_since(since).as_secs_f64());
             let took = seconds(timeline.stage_seconds(stage) + running);
-            (paint.blue(self.spin()), format!("{took:>10}  {}/{} {}", done + 1, steps.len(), step.does))
+            let at = format!("{}/{}", done + 1, steps.len());
+            (paint.blue(self.spin()), format!("{took:>10}{}  {at} {}", paint.dim(&of), step.does))
         } else if has(State::Done) {
             // Between two of its steps.
             (paint.blue(self.spin()), String::new())
         } else {
-            (" ".to_owned(), String::new())
+            let takes = expected.map(|expected| paint.dim(&format!("{:>10}", format!("~{expected}"))));
+            (" ".to_owned(), takes.filter(|_| timeline.outcome.is_none()).unwrap_or_default())
         };
         let name = format!("{:<8}", stage.name());
         let name = if all(State::Pending) { paint.dim(&name) } else { name };
@@ -208,6 +254,38 @@ impl<W: Write> Progress<W> {
             rows.push(format!("     {}", self.paint.dim(status)));
         } else if let Some(line) = step.lines.back() {
             rows.push(format!("     {}", self.paint.dim(&format!("│ {line}"))));
+        }
+        rows
+    }
+
+    /// The servers that the current step looks at, those first that are not well yet, and how long each has been so.
+    fn servers(&self, step: &Step, now: Timestamp) -> Vec<String> {
+        let since = |at: Timestamp| seconds(now.duration_since(at).as_secs_f64());
+        let mut servers: Vec<&Server> = step.servers.iter().collect();
+        servers.sort_by_key(|server| server.is_well());
+        let widest = servers.iter().map(|server| server.id.len()).max().unwrap_or_default();
+        // A last row that stands for one server might as well be that server's.
+        let shown = if servers.len() > SERVERS { SERVERS - 1 } else { servers.len() };
+        let mut rows: Vec<String> = servers[..shown]
+            .iter()
+            .map(|server| {
+                let Server { id, state, detail, first, since: from } = server;
+                let rest = match (server.is_well(), detail) {
+                    (true, _) => format!("after {}", seconds(from.duration_since(*first).as_secs_f64())),
+                    (false, Some(detail)) => format!("{}  {detail}", since(*from)),
+                    (false, None) => since(*from),
+                };
+                let state = format!("{state:<9}");
+                let state = if server.is_well() { self.paint.green(&state) } else { self.paint.yellow(&state) };
+                format!("     {id:<widest$}  {state}  {}", self.paint.dim(&rest))
+            })
+            .collect();
+        if shown < servers.len() {
+            let mut states: BTreeMap<&str, usize> = BTreeMap::new();
+            servers[shown..].iter().for_each(|server| *states.entry(&server.state).or_default() += 1);
+            let states: Vec<String> = states.iter().map(|(state, count)| format!("{count} {state}")).collect();
+            let more = format!("… and {} more: {}", servers.len() - shown, states.join(", "));
+            rows.push(format!("     {}", self.paint.dim(&more)));
         }
         rows
     }

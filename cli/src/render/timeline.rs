@@ -9,6 +9,7 @@ use alcedo_pipeline::{
     plan::{Plan, Stage},
     resource::Resource,
 };
+use alcedo_stages::times::Expected;
 use jiff::Timestamp;
 
 use crate::words::clean;
@@ -16,6 +17,24 @@ use crate::words::clean;
 /// How many lines of one step's output are kept for the case that it fails. Enough for a compiler's complaints; a build
 /// that prints without end must not take the memory of the machine.
 const KEPT_LINES: usize = 2_000;
+
+/// A server that boots or is to become healthy.
+pub struct Server {
+    pub id: String,
+    pub state: String,
+    pub detail: Option<String>,
+    /// When the run first told of it.
+    pub first: Timestamp,
+    /// Since when it is in this state.
+    pub since: Timestamp,
+}
+
+impl Server {
+    /// Whether it is as it is waited for: a server that boots runs, and one that is registered is healthy.
+    pub fn is_well(&self) -> bool {
+        ["running", "healthy"].contains(&self.state.as_str())
+    }
+}
 
 /// A run as far as it has come.
 pub struct Timeline {
@@ -29,6 +48,8 @@ pub struct Timeline {
     pub outcome: Option<Outcome>,
     /// Every check that was made, in order.
     pub checks: Vec<Checked>,
+    /// How long earlier runs let one expect the steps to take.
+    pub expected: Expected,
 }
 
 /// One check of one server, of the preview or of an image.
@@ -52,6 +73,8 @@ pub struct Step {
     pub resources: Vec<Resource>,
     pub transfer: Option<Transfer>,
     pub waits_for: Option<String>,
+    /// The servers that it looks at, in the order in which it has told of them.
+    pub servers: Vec<Server>,
     /// What it has printed, safe for a terminal.
     pub lines: VecDeque<String>,
     /// Lines that came before those kept.
@@ -100,6 +123,7 @@ impl Timeline {
                 resources: Vec::new(),
                 transfer: None,
                 waits_for: None,
+                servers: Vec::new(),
                 lines: VecDeque::new(),
                 dropped: 0,
                 error: None,
@@ -107,7 +131,8 @@ impl Timeline {
             })
             .collect();
         let (began, now) = (plan.made_at, plan.made_at);
-        Self { plan: plan.clone(), steps, began, now, current: None, outcome: None, checks: Vec::new() }
+        let (checks, expected) = (Vec::new(), Expected::default());
+        Self { plan: plan.clone(), steps, began, now, current: None, outcome: None, checks, expected }
     }
 
     /// Takes an event into account.
@@ -165,6 +190,9 @@ impl Timeline {
             What::Progress { step, done, total, unit } => self.change(step, |step| {
                 step.transfer = Some(Transfer { done: *done, total: *total, unit: *unit });
             }),
+            What::Server { step, server, state, detail } => {
+                self.server(step, server, state, detail.as_deref(), event.at)
+            }
             What::Waiting { step, status } => self.change(step, |step| step.waits_for = Some(clean(status))),
             What::Checked { target, check, passed, detail, seconds, .. } => self.checks.push(Checked {
                 target: clean(target),
@@ -184,6 +212,18 @@ impl Timeline {
             step.since = Some(at);
             step.transfer = None;
             step.waits_for = None;
+            step.servers.clear();
+        });
+    }
+
+    fn server(&mut self, step: &StepId, id: &str, state: &str, detail: Option<&str>, at: Timestamp) {
+        let known = self.steps.iter().flat_map(|step| &step.servers).filter(|server| server.id == id);
+        let first = known.map(|server| server.first).min().unwrap_or(at);
+        let (id, state, detail) = (clean(id), clean(state), detail.map(clean));
+        self.change(step, |step| match step.servers.iter_mut().find(|server| server.id == id) {
+            Some(server) if server.state == state => server.detail = detail,
+            Some(server) => *server = Server { id, state, detail, first, since: at },
+            None => step.servers.push(Server { id, state, detail, first, since: at }),
         });
     }
 
@@ -215,5 +255,29 @@ impl Timeline {
     /// The seconds that a stage's finished steps took together.
     pub fn stage_seconds(&self, stage: Stage) -> f64 {
         self.steps.iter().filter(|step| step.stage == stage).map(|step| step.seconds).sum()
+    }
+
+    /// How long a stage takes by earlier runs; `None` where they do not tell for all of its steps.
+    pub fn stage_expected(&self, stage: Stage) -> Option<f64> {
+        self.expected.stage(&self.plan, stage)
+    }
+
+    /// How long the run takes from its beginning to its end: what has passed, and what earlier runs let one expect of the
+    /// rest. `None` where they do not tell for all of that, and where the run goes back.
+    pub fn whole_expected(&self, at: Timestamp) -> Option<f64> {
+        let mut left = 0.0;
+        for step in &self.steps {
+            let takes = || self.expected.step(&step.id);
+            left += match step.state {
+                State::Done => 0.0,
+                State::Pending => takes()?,
+                State::Running => {
+                    let busy = step.since.map_or(0.0, |since| at.duration_since(since).as_secs_f64());
+                    (takes()? - busy).max(0.0)
+                }
+                State::Failed | State::Undoing | State::Undone | State::UndoFailed => return None,
+            };
+        }
+        Some(self.elapsed(at) + left).filter(|_| left > 0.0)
     }
 }

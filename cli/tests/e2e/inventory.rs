@@ -168,7 +168,7 @@ impl Inventory {
         while let Some(page) = pages.next().await {
             for object in page.expect("objects are listed").contents() {
                 let key = or_none(object.key());
-                if !key.contains("/runs/") {
+                if !key.contains("/runs/") && !key.contains("/times/") {
                     self.add("object", format!("{key} {}", or_none(object.e_tag())));
                 }
             }

@@ -4,7 +4,7 @@ use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
 
 use alcedo_images::{
     base_match::{self, BaseMismatch},
-    fingerprint::{self as image, ImageInputs},
+    fingerprint::{self as image, ImageInputs, ImageParts},
     inspect, packages,
     provision::{self, ProvisionInput},
     scrub,
@@ -29,6 +29,7 @@ use crate::{
     build::{self, Built, sink},
     cloud_error::CloudError,
     facts::BaseImage,
+    parts::Parts,
     releases::{self, Manifest},
     site::Site,
     smoke,
@@ -266,14 +267,29 @@ pub fn fingerprint(
     artifact_sha256: &str,
     version: Version,
 ) -> Result<String, StepError> {
+    with_inputs(site, base, artifact_sha256, &version.to_string(), image::fingerprint)
+}
+
+/// What goes into an image beside its version, to be compared with another's.
+pub fn parts(site: &Site, base: &BaseImage) -> Result<Parts, StepError> {
+    with_inputs(site, base, "", "", |inputs| ImageParts::of(inputs).into())
+}
+
+fn with_inputs<T>(
+    site: &Site,
+    base: &BaseImage,
+    artifact_sha256: &str,
+    version: &str,
+    make: impl FnOnce(&ImageInputs<'_>) -> T,
+) -> Result<T, StepError> {
     let bake = &site.pipeline.bake;
     let steps = provision::load(&site.folder, &bake.provision).map_err(failed)?;
     let checks: &[Check] = &bake.checks;
-    Ok(image::fingerprint(&ImageInputs {
+    Ok(make(&ImageInputs {
         base: base.recipe_digest.as_deref().unwrap_or(&base.ami),
         artifact_sha256,
         app: &site.pipeline.app,
-        version: &version.to_string(),
+        version,
         install_path: &install_path(site),
         steps: &steps,
         checks,

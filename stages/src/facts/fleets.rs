@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use alcedo_pipeline::version::Version;
 use aws_sdk_ec2::types::Filter;
 use aws_sdk_elasticloadbalancingv2::types::TargetGroup;
+use serde::Serialize;
 
 use super::{Balancer, Fleet};
 use crate::{
     cloud_error::CloudError,
     listener::{Routing, group_name},
+    parts::Parts,
     site::Site,
     tags::{self, Tags},
 };
@@ -42,6 +44,32 @@ pub(super) async fn fleets_and_others(
     others.sort();
     others.dedup();
     Ok((of_environment(site, tagged, Some(balancer)).await?, others))
+}
+
+/// A fleet of another environment of the app, as its tags tell.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Elsewhere {
+    pub version: Version,
+    pub environment: String,
+    /// Whether it waits behind the flip that replaced it; otherwise it is in service there, or a run is about to bring it there.
+    pub held: bool,
+}
+
+/// Every fleet of the site's app and environment, oldest version first, and beside it those of the app's other
+/// environments in the same account and region.
+pub async fn everywhere(site: &Site, balancer: &Balancer) -> Result<(Vec<Fleet>, Vec<Elsewhere>), CloudError> {
+    let tagged = tagged(site, Some(balancer)).await?;
+    let others = tagged.groups.values().filter(|tags| tags.get(tags::ENVIRONMENT) != Some(&site.environment));
+    let elsewhere = others.filter_map(|tags| {
+        Some(Elsewhere {
+            version: tags.get(tags::VERSION)?.parse().ok()?,
+            environment: tags.get(tags::ENVIRONMENT)?.to_owned(),
+            held: tags.get(tags::HELD_UNTIL).is_some(),
+        })
+    });
+    let mut elsewhere: Vec<Elsewhere> = elsewhere.collect();
+    elsewhere.sort();
+    Ok((of_environment(site, tagged, Some(balancer)).await?, elsewhere))
 }
 
 /// The fleets that the listener or a rule of it names, without their servers, which the balancer knows as well: two calls
@@ -92,6 +120,7 @@ fn assemble(
                 held_since: tags.get(tags::HELD_SINCE).and_then(|time| time.parse().ok()),
                 held_until: tags.get(tags::HELD_UNTIL).and_then(|time| time.parse().ok()),
                 run,
+                launched_with: tags.get(tags::LAUNCHED_WITH).map(Parts::read),
                 target_group: arn,
             })
         })

@@ -7,6 +7,7 @@ use aws_sdk_ec2::types::{Filter, Image as Ami, ImageState};
 use super::{BaseImage, FactsError, Image, base_in_words};
 use crate::{
     cloud_error::CloudError,
+    parts::Parts,
     site::Site,
     tags::{self, Tags},
 };
@@ -100,5 +101,6 @@ fn image(ami: &Ami) -> Option<Image> {
             .filter_map(|mapping| mapping.ebs()?.snapshot_id().map(str::to_owned))
             .collect(),
         available: ami.state() == Some(&ImageState::Available),
+        parts: tags.get(tags::INPUTS).map(Parts::read),
     })
 }

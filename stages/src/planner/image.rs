@@ -8,7 +8,7 @@ use alcedo_pipeline::{
     units::Span,
 };
 
-use super::{Case, Draft, PlanError, no_address, unknown_version};
+use super::{Case, Draft, PlanError, no_address, unknown_version, why};
 use crate::{
     action::Action,
     bake, build,
@@ -47,6 +47,10 @@ pub(super) fn steps<'a>(case: &Case<'a>, draft: &mut Draft) -> Result<Option<&'a
         return Ok(Some(image));
     }
     if target.builds {
+        if let Some(why) = why::build(case) {
+            draft.because(Stage::Build, why);
+        }
+        draft.because(Stage::Publish, "the artifact is new");
         build(case, draft)?;
     } else {
         draft.note(format!("build: {} is published with the same inputs or asked for by name", target.version));
@@ -56,6 +60,7 @@ pub(super) fn steps<'a>(case: &Case<'a>, draft: &mut Draft) -> Result<Option<&'a
     let bake = &pipeline.bake;
     let lease = bake.timeout.as_secs() + LEASE_MARGIN_SECONDS;
     let stage = Stage::Bake;
+    draft.because(stage, why::bake(case));
     draft.add(
         stage,
         bake::KEY,

@@ -7,7 +7,7 @@ use alcedo_pipeline::{
 };
 use sha2::{Digest, Sha256};
 
-use super::{Case, Draft, PlanError, no_address};
+use super::{Case, Draft, PlanError, no_address, why};
 use crate::{action::Action, bake, facts::Image, ingress, launch, preview, secrets, smoke};
 
 /// Longer than any suite should take; the rules are closed as soon as the suite has ended.
@@ -31,6 +31,7 @@ pub(super) fn steps(case: &Case<'_>, image: Option<&Image>, draft: &mut Draft) -
     let settings = &pipeline.launch;
     let stage = Stage::Launch;
     let run_key = case.needs_ssh();
+    draft.because(stage, why::launch(case, image.is_none()));
     if run_key {
         if facts.own_address.is_none() {
             return Err(no_address());
@@ -68,6 +69,7 @@ pub(super) fn steps(case: &Case<'_>, image: Option<&Image>, draft: &mut Draft) -
             port: settings.port,
             health_check: settings.health_check.clone(),
             deregistration_delay: settings.deregistration_delay,
+            launched_with: Some(facts.launch_parts.clone()),
         }),
     );
     let (does, attach) = attach_preview(case)?;

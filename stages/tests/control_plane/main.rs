@@ -26,4 +26,6 @@ mod size;
 mod speed;
 mod support;
 mod sweep;
+mod times;
 mod undo;
+mod why;

@@ -1,11 +1,12 @@
 //! An environment as facts, made step by step.
 
-use alcedo_images::{base::BuildBase, platform::Platform};
+use alcedo_images::{base::BuildBase, inputs::Parts as BuildParts, platform::Platform};
 use alcedo_pipeline::{file::Pipeline, ids::RunId, overlay::overlay, plan::Plan, version::Version};
 use alcedo_stages::{
     build::Source,
     facts::{Balancer, BaseImage, Facts, Fleet, Image, Network, Request, Signing},
     listener::{Place, Routing},
+    parts::Parts,
     planner::{self, PlanError, Scope},
     releases::Manifest,
     signature::KeyId,
@@ -98,6 +99,7 @@ impl Environment {
             pins: Vec::new(),
             source: Some(Source {
                 inputs: "the source".into(),
+                parts: BuildParts::default(),
                 base: recipe_base(),
                 commit: Some(COMMIT.into()),
                 dirty: false,
@@ -105,6 +107,9 @@ impl Environment {
             fingerprint: None,
             release: None,
             signing: Signing::default(),
+            inputs_in_service: None,
+            image_parts: None,
+            launch_parts: Parts::default(),
             observed_at: NOW.parse().unwrap(),
         };
         Self { file, facts }
@@ -158,6 +163,7 @@ impl Environment {
             held_since: None,
             held_until: None,
             run: Some("20261101-100000-0001".into()),
+            launched_with: None,
         };
         change(&mut fleet);
         self.facts.fleets.push(fleet);
@@ -211,6 +217,7 @@ impl Environment {
             artifact: None,
             snapshots: vec![format!("snap-{text}")],
             available: true,
+            parts: None,
         });
         self
     }
@@ -236,6 +243,48 @@ impl Environment {
     /// A version of the same inputs, and why it is not used.
     pub fn passed_over(mut self, why: &str) -> Self {
         self.facts.signing.passed_over = Some(why.into());
+        self
+    }
+
+    /// What the source to build consists of; `"main.go=1"` is a file with a digest, `"build.pack=1"` a setting.
+    pub fn source_of(mut self, parts: &[&str]) -> Self {
+        self.facts.source.as_mut().unwrap().parts = build_parts(parts);
+        self
+    }
+
+    /// What the version in service was built from.
+    pub fn was_built_from(mut self, parts: &[&str]) -> Self {
+        self.facts.inputs_in_service = Some(build_parts(parts));
+        self
+    }
+
+    pub fn commit(mut self, commit: &str, dirty: bool) -> Self {
+        let source = self.facts.source.as_mut().unwrap();
+        (source.commit, source.dirty) = (Some(commit.into()), dirty);
+        self
+    }
+
+    /// What an image would be made with now.
+    pub fn image_parts(mut self, tag: &str) -> Self {
+        self.facts.image_parts = Some(Parts::read(tag));
+        self
+    }
+
+    /// What the last image that was added was made with.
+    pub fn was_made_with(mut self, tag: &str) -> Self {
+        self.facts.images.last_mut().unwrap().parts = Some(Parts::read(tag));
+        self
+    }
+
+    /// What servers would be launched with now.
+    pub fn launch_parts(mut self, tag: &str) -> Self {
+        self.facts.launch_parts = Parts::read(tag);
+        self
+    }
+
+    /// What the last fleet that was added was launched with.
+    pub fn was_launched_with(mut self, tag: &str) -> Self {
+        self.facts.fleets.last_mut().unwrap().launched_with = Some(Parts::read(tag));
         self
     }
 
@@ -289,4 +338,16 @@ impl Environment {
         self.facts.base.recipe_digest = None;
         self
     }
+}
+
+fn build_parts(parts: &[&str]) -> BuildParts {
+    let mut all = BuildParts { format: BuildParts::FORMAT, ..BuildParts::default() };
+    for part in parts {
+        let (name, digest) = part.split_once('=').unwrap();
+        match name.strip_prefix("build.") {
+            Some(name) => all.settings.insert(name.into(), digest.into()),
+            None => all.files.insert(name.into(), digest.into()),
+        };
+    }
+    all
 }

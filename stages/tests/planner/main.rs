@@ -1,6 +1,7 @@
 //! Plans from facts that are values: what is printed is what would be done. No endpoint is asked anything.
 
 mod environment;
+mod why;
 
 use alcedo_pipeline::{plan::Plan, units::Span};
 use alcedo_stages::{

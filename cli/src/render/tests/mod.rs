@@ -1,6 +1,7 @@
 //! What people and programs see of recorded runs.
 
 mod story;
+mod terminal;
 
 use alcedo_pipeline::{
     error::{ErrorKind, ErrorRecord},
@@ -14,7 +15,10 @@ use alcedo_pipeline::{
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
-use self::story::{DEPLOY, Story, failed_build, half_a_deploy, output, whole_deploy};
+use self::{
+    story::{DEPLOY, Story, failed_build, half_a_deploy, output, whole_deploy},
+    terminal::Terminal,
+};
 use super::{
     files::Files,
     json::Json,
@@ -41,8 +45,13 @@ fn lines_of_a_deploy() {
     3.4s publish upload artifact.tar.zst: done (0.4 s)
     3.5s launch  launch 2 × t3.small ...
     3.8s launch  made instance i-0123456789abcdef0
+    3.8s launch  i-0123456789abcdef0 is pending
+    3.8s launch  i-0fedcba9876543210 is pending
+    3.8s launch  i-0123456789abcdef0 is running
     4.8s launch  launch 2 × t3.small: done (1.0 s)
     4.9s launch  wait until all 2 are healthy, 5m at most ...
+    4.9s launch  i-0123456789abcdef0 is healthy
+    4.9s launch  i-0fedcba9876543210 is initial: Initial health checks in progress
     5.4s launch  waiting: 1 of 2 healthy: i-0123456789abcdef0 initial
     8.4s launch  wait until all 2 are healthy, 5m at most: done (2.0 s)
     8.5s smoke   run 2 smoke tests ...
@@ -112,8 +121,10 @@ fn picture_of_a_deploy_at_work() {
     deploy hello 2026.1120.190512 to local  6.4 s
      ✓ build        0.5 s  1 step
      ✓ publish      0.4 s  1 step
-     ⠙ launch       2.5 s  2/2 wait until all 2 are healthy, 5m at most
+     ⠏ launch       2.5 s  2/2 wait until all 2 are healthy, 5m at most
          1 of 2 healthy: i-0123456789abcdef0 initial
+         i-0fedcba9876543210  initial    1.5 s  Initial health checks in progress
+         i-0123456789abcdef0  healthy    after 1.1 s
        smoke
        hold
     ");
@@ -161,20 +172,134 @@ fn picture_of_a_failure_shows_the_output_that_led_to_it() {
 }
 
 #[test]
+fn picture_of_a_deploy_whose_like_was_seen_before() {
+    insta::assert_snapshot!(half_a_deploy().after(&whole_deploy()).screen(TERMINAL, Paint::PLAIN).join("\n"));
+    insta::assert_snapshot!(whole_deploy().after(&whole_deploy()).screen(TERMINAL, Paint::PLAIN).join("\n"));
+}
+
+#[test]
+fn where_a_step_was_never_seen_nothing_is_said_of_its_stage_nor_of_the_whole() {
+    let mut earlier = whole_deploy();
+    earlier
+        .events
+        .retain(|event| !matches!(&event.what, What::StepSucceeded { step, .. } if step.as_str() == "smoke/suite"));
+    let rows = half_a_deploy().after(&earlier).screen(TERMINAL, Paint::PLAIN);
+    assert!(!rows.iter().any(|row| row.contains(" of about ")), "{rows:#?}");
+    let of = |stage: &str| rows.iter().find(|row| row.contains(stage)).unwrap();
+    assert!(of("launch ").contains(" of ~3.0 s") && !of("smoke").contains('~'), "{rows:#?}");
+}
+
+#[test]
+fn picture_of_many_servers() {
+    let mut story = Story::new(&DEPLOY);
+    story.start("launch/instances");
+    for number in 0..40 {
+        let state = if number < 4 { "pending" } else { "running" };
+        story.server("launch/instances", 0.1, &format!("i-{number:017x}"), "pending", None);
+        story.server("launch/instances", 0.1, &format!("i-{number:017x}"), state, None);
+    }
+    insta::assert_snapshot!(story.screen(TERMINAL, Paint::PLAIN).join("\n"));
+}
+
+/// Sizes from a phone's to a wall's.
+const SIZES: [(usize, usize); 8] = [(80, 24), (40, 24), (80, 10), (20, 4), (200, 50), (80, 3), (5, 2), (1, 1)];
+
+#[test]
 fn a_picture_fits_its_terminal() {
     for mut story in [half_a_deploy(), whole_deploy()] {
         // What stays above the picture scrolls away.
         story.plan.notes.clear();
-        for size in [Size { columns: 20, rows: 4 }, Size { columns: 80, rows: 24 }, Size { columns: 1, rows: 1 }] {
+        for (columns, rows) in SIZES {
             for paint in [Paint::PLAIN, Paint::COLOURED] {
-                let rows = story.screen(size, paint);
-                assert!(rows.len() <= size.rows.max(2), "{rows:#?}");
-                for row in rows {
-                    assert!(console::measure_text_width(&row) <= size.columns, "{row:?} in {size:?}");
+                let seen = story.screen(Size { columns, rows }, paint);
+                // Had a row been broken, or the picture been higher than the terminal, more than the last one would be there.
+                assert!(seen.len() < rows.max(2), "{columns} × {rows}: {seen:#?}");
+            }
+        }
+    }
+}
+
+/// Whatever the window's size was before and is meanwhile, what stands there at the end is what would have stood there
+/// without a change.
+#[test]
+fn a_window_that_changes_its_size_leaves_no_trace() {
+    for story in [half_a_deploy(), whole_deploy(), failed_build(), chatty()] {
+        let size = Size { columns: 100, rows: 30 };
+        let calm = story.on(Terminal::new(size), Paint::PLAIN, |_, _| {}).lines();
+        for (columns, rows) in SIZES.into_iter().filter(|(columns, rows)| *columns >= 20 && *rows >= 4) {
+            let count = story.events.len();
+            for at in (1..count).step_by(1 + count / 16) {
+                for back in [at + 1, at + 5] {
+                    let terminal = story.on(Terminal::new(size), Paint::COLOURED, |number, terminal| {
+                        if number == at {
+                            terminal.resize(columns, rows);
+                        }
+                        if number == back {
+                            terminal.resize(size.columns, size.rows);
+                        }
+                    });
+                    if back < count {
+                        assert_eq!(terminal.lines(), calm, "{columns} × {rows} from event {at} to {back}");
+                    }
+                    let titles = terminal.lines().iter().filter(|line| line.starts_with("deploy hello 2026")).count();
+                    assert_eq!(titles, 1, "{columns} × {rows} from event {at}: {:#?}", terminal.lines());
                 }
             }
         }
     }
+}
+
+/// tmux shows a window of another size a quarter of a second before it tells the program of it.
+#[test]
+fn a_window_whose_new_size_is_told_late_shows_no_picture_twice() {
+    for story in [half_a_deploy(), whole_deploy(), chatty()] {
+        for (columns, rows) in [(40, 24), (80, 8), (30, 6), (79, 10)] {
+            for at in (2..story.events.len()).step_by(3) {
+                let mut terminal = Terminal::new(Size { columns: 80, rows: 24 });
+                // Something has been there before, as on any screen that is in use.
+                terminal.take(&mut "$ make\n".repeat(23).into_bytes());
+                let terminal = story.on(terminal, Paint::COLOURED, |number, terminal| {
+                    if number == at {
+                        terminal.resize_untold(columns, rows);
+                    }
+                    if number == at + 3 {
+                        terminal.resize(columns, rows);
+                    }
+                });
+                let titles = terminal.lines().iter().filter(|line| line.starts_with("deploy hello 2026")).count();
+                assert_eq!(titles, 1, "{columns} × {rows} from event {at}: {:#?}", terminal.lines());
+                let before = terminal.lines().iter().filter(|line| line.as_str() == "$ make").count();
+                assert_eq!(before, 23, "{columns} × {rows} from event {at}: {:#?}", terminal.lines());
+            }
+        }
+    }
+}
+
+/// A build that says much before it fails, some of it in lines that are longer than any terminal is wide.
+fn chatty() -> Story {
+    let mut story = Story::new(&DEPLOY);
+    story.start("build/run");
+    for number in 0..60 {
+        story.tell(0.1, output("build/run", &format!("{number} {}", "x".repeat(number * 9))));
+    }
+    story.fail("build/run", 0.1, "`make` ended with exit code 2", &[]);
+    story.finish(Outcome::Unwound);
+    story
+}
+
+#[test]
+fn output_is_folded_until_its_step_fails() {
+    let mut story = chatty();
+    let whole = story.screen(Size { columns: 80, rows: 24 }, Paint::PLAIN);
+    for number in 0..60 {
+        let begins = format!("│ {number} ");
+        assert!(whole.iter().any(|row| format!("{row} ").starts_with(&begins)), "line {number} is not there");
+    }
+    story.events.truncate(40);
+    let at_work = story.screen(Size { columns: 80, rows: 24 }, Paint::PLAIN);
+    let shown: Vec<&String> = at_work.iter().filter(|row| row.contains('│')).collect();
+    assert_eq!(shown.len(), 1, "the newest line alone: {at_work:#?}");
+    assert!(shown[0].ends_with('…') && shown[0].chars().count() < 80, "{shown:?}");
 }
 
 #[test]

@@ -9,9 +9,11 @@ use alcedo_pipeline::{
     report::Report,
     resource::Resource,
 };
+use alcedo_stages::times::{Expected, Times};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
+use super::terminal::Terminal;
 use crate::{
     output::Paint,
     render::{
@@ -28,6 +30,8 @@ pub struct Story {
     pub plan: Plan,
     pub events: Vec<Event>,
     pub now: Timestamp,
+    /// What earlier runs let one expect.
+    pub expected: Expected,
 }
 
 impl Story {
@@ -45,6 +49,7 @@ impl Story {
             replaces: Some("2026.1119.80000".parse().unwrap()),
             made_at: now,
             notes: vec!["bake: alcedo-hello has the same fingerprint".to_owned()],
+            reasons: Vec::new(),
             steps: steps
                 .iter()
                 .map(|(id, stage, sign, does)| PlannedStep {
@@ -59,7 +64,7 @@ impl Story {
                 })
                 .collect(),
         };
-        let mut story = Self { plan, events: Vec::new(), now };
+        let mut story = Self { plan, events: Vec::new(), now, expected: Expected::default() };
         story.tell(
             0.0,
             What::RunStarted {
@@ -109,9 +114,22 @@ impl Story {
         self.tell(0.1, What::RunFinished { outcome, seconds: 20.0, journal_seconds: 0.1 });
     }
 
+    pub fn server(&mut self, step: &str, after: f64, server: &str, state: &str, detail: Option<&str>) {
+        let (server, state, detail) = (server.to_owned(), state.to_owned(), detail.map(str::to_owned));
+        self.tell(after, What::Server { step: StepId::from(step), server, state, detail });
+    }
+
+    /// The same run on a day on which runs like another one were seen before.
+    pub fn after(mut self, earlier: &Self) -> Self {
+        let record = Record { plan: earlier.plan.clone(), events: earlier.durable() };
+        self.expected = Expected::from(&[Times::of(&record).expect("it was done")]);
+        self
+    }
+
     pub fn lines(&self) -> String {
         let mut out = Vec::new();
         let mut timeline = Timeline::new(&self.plan);
+        timeline.expected = self.expected.clone();
         let mut lines = Lines::new(&mut out, self.plan.made_at);
         for event in &self.events {
             timeline.apply(event);
@@ -122,15 +140,30 @@ impl Story {
 
     /// What stands on a terminal after all events, each followed by a redraw.
     pub fn screen(&self, size: Size, paint: Paint) -> Vec<String> {
+        self.on(Terminal::new(size), paint, |_, _| {}).rows()
+    }
+
+    /// The same on a terminal to which something is done before each event, by the event's number.
+    pub fn on(
+        &self,
+        mut terminal: Terminal,
+        paint: Paint,
+        mut meanwhile: impl FnMut(usize, &mut Terminal),
+    ) -> Terminal {
         let mut out = Vec::new();
         let mut timeline = Timeline::new(&self.plan);
+        timeline.expected = self.expected.clone();
         let mut progress = Progress::new(&mut out, paint);
-        for event in &self.events {
+        for (number, event) in self.events.iter().enumerate() {
+            meanwhile(number, &mut terminal);
             timeline.apply(event);
-            progress.event(event, &timeline, size);
-            progress.draw(&timeline, event.at, size);
+            progress.event(event, &timeline, terminal.size());
+            progress.draw(&timeline, event.at, terminal.size());
+            terminal.take(progress.written());
         }
-        screen(&String::from_utf8(out).unwrap())
+        progress.end();
+        terminal.take(progress.written());
+        terminal
     }
 
     pub fn summary(&self) -> String {
@@ -158,31 +191,6 @@ impl Story {
     }
 }
 
-/// A terminal that knows the sequences the picture uses, and nothing else.
-fn screen(written: &str) -> Vec<String> {
-    let mut rows = vec![String::new()];
-    let mut rest = written;
-    while let Some(at) = rest.find(['\n', '\u{1b}']) {
-        rows.last_mut().unwrap().push_str(&rest[..at]);
-        if let Some(after) = rest[at..].strip_prefix('\n') {
-            rows.push(String::new());
-            rest = after;
-            continue;
-        }
-        let end = at + rest[at..].find(|c: char| c.is_ascii_alphabetic()).expect("a whole sequence") + 1;
-        let sequence = &rest[at + 2..end];
-        match sequence.split_at(sequence.len() - 1) {
-            (up, "A") => rows.truncate(rows.len() - up.parse::<usize>().unwrap()),
-            ("", "J") => rows.last_mut().unwrap().clear(),
-            (_, "m") => {}
-            other => panic!("unknown sequence {other:?}"),
-        }
-        rest = rest[end..].trim_start_matches('\r');
-    }
-    rows.last_mut().unwrap().push_str(rest);
-    rows
-}
-
 pub fn output(step: &str, line: &str) -> What {
     What::Output { step: StepId::from(step), line: line.to_owned() }
 }
@@ -195,6 +203,8 @@ pub const DEPLOY: [(&str, Stage, Sign, &str); 6] = [
     ("smoke/suite", Stage::Smoke, Sign::Check, "run 2 smoke tests"),
     ("hold/mark", Stage::Hold, Sign::Change, "hold 2026.1119.80000 for 10m"),
 ];
+
+pub const SERVERS: [&str; 2] = ["i-0123456789abcdef0", "i-0fedcba9876543210"];
 
 /// As far as the servers' health checks.
 pub fn half_a_deploy() -> Story {
@@ -212,8 +222,15 @@ pub fn half_a_deploy() -> Story {
     story.start("launch/instances");
     let resource = Resource::new("instance", "i-0123456789abcdef0");
     story.tell(0.3, What::StepOwned { step: StepId::from("launch/instances"), resource, more: Vec::new() });
+    for (server, state) in [(SERVERS[0], "pending"), (SERVERS[1], "pending"), (SERVERS[0], "running")] {
+        story.server("launch/instances", 0.0, server, state, None);
+    }
     story.succeed("launch/instances", 1.0, json!({}));
     story.start("launch/healthy");
+    for (server, state) in [(SERVERS[0], "healthy"), (SERVERS[1], "initial")] {
+        let why = (state == "initial").then_some("Initial health checks in progress");
+        story.server("launch/healthy", 0.0, server, state, why);
+    }
     for _ in 0..3 {
         let status = "1 of 2 healthy: i-0123456789abcdef0 initial".to_owned();
         story.tell(0.5, What::Waiting { step: StepId::from("launch/healthy"), status });

@@ -228,6 +228,14 @@ impl Account {
         manifest.version
     }
 
+    /// An image that the endpoint offers to everybody: its id and its name.
+    pub async fn offered_image(&self) -> (String, String) {
+        let filter = Filter::builder().name("architecture").values("x86_64").build();
+        let offered = self.clients.ec2.describe_images().filters(filter).send().await.unwrap();
+        let other = offered.images().iter().find(|image| image.image_id() != Some(&self.base)).unwrap();
+        (other.image_id().unwrap().to_owned(), other.name().unwrap_or_default().to_owned())
+    }
+
     /// What the listener does now.
     pub async fn routing(&self) -> Routing {
         listener::read(&self.clients, &self.place()).await.unwrap()

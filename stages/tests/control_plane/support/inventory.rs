@@ -9,7 +9,7 @@ use super::account::{Account, BUCKET};
 /// One line a thing, each with its state and tags. Servers that have ended are nothing: EC2 shows them for a while.
 pub type Inventory = BTreeSet<String>;
 
-/// Takes stock, of everything but the journals: a run's history outlives it.
+/// Takes stock, of everything but journals and what runs took: their history outlives them.
 pub async fn of(account: &Account) -> Inventory {
     let clients = &account.clients;
     let mut all = Inventory::new();
@@ -109,7 +109,7 @@ async fn balancer(account: &Account, all: &mut Inventory) {
 async fn objects(clients: &Clients, all: &mut Inventory) {
     for object in clients.s3.list_objects_v2().bucket(BUCKET).send().await.unwrap().contents() {
         let key = object.key().unwrap();
-        if !key.contains("/runs/") {
+        if !key.contains("/runs/") && !key.contains("/times/") {
             all.insert(format!("object {key} {}", object.e_tag().unwrap()));
         }
     }

@@ -120,6 +120,7 @@ pub fn plan_of(site: &Site, actions: impl IntoIterator<Item = (&'static str, Act
         replaces: None,
         made_at: now,
         notes: Vec::new(),
+        reasons: Vec::new(),
         steps: actions.into_iter().map(step).collect(),
     }
 }

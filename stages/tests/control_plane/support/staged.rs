@@ -80,6 +80,12 @@ impl Staged {
         self.answered(build::RUN, serde_json::to_value(built).unwrap())
     }
 
+    /// The build has read the source that is there now.
+    pub async fn having_read(self, site: &Site) -> Self {
+        self.inner.workshop.keep_inputs(build::source(site).await.unwrap().parts);
+        self
+    }
+
     /// The servers' shells have done what they were told: the builder's checks passed, it has told its packages, secrets were
     /// taken.
     pub fn provisioned(self) -> Self {
