@@ -227,7 +227,15 @@ impl Judge {
     /// Watches green, through its preview and by its servers' health, for as long as nothing is wrong with it. Answers the
     /// breach, or the interruption.
     pub async fn until_bad(&self, clients: &Clients, context: &StepContext, about: &str) -> StepError {
-        let way = (&self.preview_door, &self.preview_headers);
+        self.bad(clients, context, (&self.preview_door, &self.preview_headers), about).await
+    }
+
+    /// The same as visitors see it, who all come to green.
+    pub async fn until_bad_to_visitors(&self, clients: &Clients, context: &StepContext, about: &str) -> StepError {
+        self.bad(clients, context, (&self.front_door, &BTreeMap::new()), about).await
+    }
+
+    async fn bad(&self, clients: &Clients, context: &StepContext, way: Way<'_>, about: &str) -> StepError {
         let mut seen = Seen::default();
         loop {
             let round = async {

@@ -23,6 +23,7 @@ pub mod hold;
 pub mod iam_policy;
 pub mod ingress;
 pub mod judge;
+pub mod last_look;
 pub mod last_resort;
 pub mod launch;
 pub mod listener;

@@ -47,9 +47,8 @@ pub(super) async fn fleets_and_others(
 /// The fleets that the listener or a rule of it names, without their servers, which the balancer knows as well: two calls
 /// less, for whoever only wants to see. A target group that nothing refers to yet is not among them.
 pub async fn reachable(site: &Site, balancer: &Balancer) -> Result<Vec<Fleet>, CloudError> {
-    let preview = balancer.preview_listener.iter().flat_map(|(_, routing)| routing.named());
-    let rules = balancer.rules.iter().flat_map(|rule| rule.target_groups.iter().map(String::as_str));
-    let named: BTreeSet<&str> = balancer.routing.named().into_iter().chain(preview).chain(rules).collect();
+    let named: BTreeSet<&str> =
+        balancer.uses.iter().flat_map(|it| it.target_groups.iter().map(String::as_str)).collect();
     let prefix = prefix(site);
     let ours = named.into_iter().filter(|arn| group_name(arn).starts_with(&prefix)).map(str::to_owned).collect();
     Ok(assemble(site, tagged_of(site, ours, Some(balancer)).await?, Some(balancer), &BTreeMap::new()))
@@ -65,7 +64,7 @@ fn assemble(
     balancer: Option<&Balancer>,
     instances: &BTreeMap<Owner, Vec<String>>,
 ) -> Vec<Fleet> {
-    let rules = balancer.map(|balancer| balancer.rules.as_slice()).unwrap_or_default();
+    let uses = balancer.map(|balancer| balancer.uses.as_slice()).unwrap_or_default();
     let weights = match balancer.map(|balancer| &balancer.routing) {
         Some(Routing::Forward { groups, .. }) => groups.clone(),
         _ => Vec::new(),
@@ -77,7 +76,7 @@ fn assemble(
             let version = tags.get(tags::VERSION)?.parse().ok()?;
             let run = tags.get(tags::RUN).map(str::to_owned);
             // A rule that somebody else made for our group is theirs, whatever it does.
-            let rule = rules.iter().find(|rule| rule.target_groups == [arn.as_str()] && ours.contains(&rule.arn));
+            let rule = uses.iter().find(|rule| rule.target_groups == [arn.as_str()] && ours.contains(&rule.arn));
             Some(Fleet {
                 version,
                 commit: tags.get(tags::COMMIT).map(str::to_owned),
@@ -122,7 +121,8 @@ async fn tagged(site: &Site, balancer: Option<&Balancer>) -> Result<Tagged, Clou
 
 /// Which of these target groups, and of the rules that send to one of them alone, carry this app's tag: asked for together.
 async fn tagged_of(site: &Site, groups: Vec<String>, balancer: Option<&Balancer>) -> Result<Tagged, CloudError> {
-    let rules = balancer.map(|balancer| balancer.rules.as_slice()).unwrap_or_default().iter();
+    let uses = balancer.map(|balancer| balancer.uses.as_slice()).unwrap_or_default().iter();
+    let rules = uses.filter(|it| it.arn.contains(":listener-rule/"));
     let to_one_of_them = rules.filter(|rule| matches!(rule.target_groups.as_slice(), [one] if groups.contains(one)));
     let rules: BTreeSet<String> = to_one_of_them.map(|rule| rule.arn.clone()).collect();
     let mut found = tags_of(site, groups.into_iter().chain(rules.iter().cloned()).collect()).await?;
