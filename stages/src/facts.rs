@@ -21,12 +21,14 @@ use crate::{
 
 mod balancer;
 mod fleets;
+mod glance;
 mod images;
 mod network;
 pub mod uses;
 
 pub use balancer::{observe as balancer, observe_all as balancer_with_all_uses};
 pub use fleets::{fleets, reachable};
+pub use glance::{glance, listener_tag};
 pub use images::of_app as app_images;
 pub use network::{security_groups, subnets};
 pub use uses::Use;
@@ -378,9 +380,13 @@ pub async fn base(site: &Site) -> Result<BaseImage, FactsError> {
 
 /// Where people reach the app: as the file says, or the balancer's own name.
 pub fn public_url(pipeline: &Pipeline, balancer: &Balancer) -> String {
+    pipeline.flip.url.clone().unwrap_or_else(|| own_url(balancer))
+}
+
+/// The balancer's own name, as a URL.
+pub fn own_url(balancer: &Balancer) -> String {
     let scheme = if balancer.protocol == "HTTPS" { "https" } else { "http" };
-    let own = || format!("{scheme}://{}:{}", balancer.dns_name, balancer.port);
-    pipeline.flip.url.clone().unwrap_or_else(own)
+    format!("{scheme}://{}:{}", balancer.dns_name, balancer.port)
 }
 
 /// This machine's address as servers see it. An answer that is not one address counts as none: a wrong guess would open

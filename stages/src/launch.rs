@@ -56,6 +56,16 @@ pub struct CreateTargetGroup {
     pub port: u16,
     pub health_check: HealthCheck,
     pub deregistration_delay: Span,
+    /// Where the fleet is reached, for its tags.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<ReachedAt>,
+}
+
+/// The listener of production and the balancer's own URL there, as tags have them: whoever only wants to see finds both there.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReachedAt {
+    pub listener: String,
+    pub url: String,
 }
 
 impl CreateTargetGroup {
@@ -89,6 +99,9 @@ impl CreateTargetGroup {
         }
         if let Some(commit) = &context.plan().commit {
             tags = tags.with(tags::COMMIT, commit);
+        }
+        if let Some(ReachedAt { listener, url }) = &self.place {
+            tags = tags.with(tags::LISTENER, listener).with(tags::URL, url);
         }
         let answer = clients
             .elb

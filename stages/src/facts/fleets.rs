@@ -6,7 +6,7 @@ use alcedo_pipeline::version::Version;
 use aws_sdk_ec2::types::Filter;
 use aws_sdk_elasticloadbalancingv2::types::TargetGroup;
 
-use super::{Balancer, Fleet};
+use super::{Balancer, Fleet, Use};
 use crate::{
     cloud_error::CloudError,
     listener::{Routing, group_name},
@@ -60,14 +60,24 @@ async fn of_environment(site: &Site, tagged: Tagged, balancer: Option<&Balancer>
 
 fn assemble(
     site: &Site,
-    Tagged { groups, rules: ours }: Tagged,
+    tagged: Tagged,
     balancer: Option<&Balancer>,
     instances: &BTreeMap<Owner, Vec<String>>,
 ) -> Vec<Fleet> {
-    let uses = balancer.map(|balancer| balancer.uses.as_slice()).unwrap_or_default();
-    let weights = match balancer.map(|balancer| &balancer.routing) {
-        Some(Routing::Forward { groups, .. }) => groups.clone(),
-        _ => Vec::new(),
+    let nothing = Routing::Forward { groups: Vec::new(), sticky_seconds: None };
+    let listener = balancer.map_or((&nothing, [].as_slice()), |balancer| (&balancer.routing, &balancer.uses));
+    of_tags(site, tagged, listener, instances)
+}
+
+fn of_tags(
+    site: &Site,
+    Tagged { groups, rules: ours }: Tagged,
+    (routing, uses): (&Routing, &[Use]),
+    instances: &BTreeMap<Owner, Vec<String>>,
+) -> Vec<Fleet> {
+    let weights = match routing {
+        Routing::Forward { groups, .. } => groups.as_slice(),
+        _ => &[],
     };
     let mut fleets: Vec<Fleet> = groups
         .into_iter()
@@ -99,15 +109,20 @@ fn assemble(
     fleets
 }
 
+/// The fleets of some target groups, without their servers and preview rules, as the production listener weighs them.
+pub(super) fn with_weights(site: &Site, tagged: Tagged, routing: &Routing) -> Vec<Fleet> {
+    of_tags(site, tagged, (routing, &[]), &BTreeMap::new())
+}
+
 /// What carries this app's tag, whatever its environment.
-struct Tagged {
+pub(super) struct Tagged {
     /// Target groups, with their tags.
-    groups: BTreeMap<String, Tags>,
+    pub groups: BTreeMap<String, Tags>,
     /// Listener rules that send to one group alone.
     rules: BTreeSet<String>,
 }
 
-async fn tagged(site: &Site, balancer: Option<&Balancer>) -> Result<Tagged, CloudError> {
+pub(super) async fn tagged(site: &Site, balancer: Option<&Balancer>) -> Result<Tagged, CloudError> {
     let prefix = prefix(site);
     let mut pages = site.clients.elb.describe_target_groups().into_paginator().send();
     let mut arns = Vec::new();
