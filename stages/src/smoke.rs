@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
+    keep_alive::KeepAlive,
     launch::{self, MadeServers},
     probes::FrontDoor,
     servers::Server,
@@ -38,20 +39,34 @@ pub struct SmokeTest {
     pub front_door: FrontDoor,
     pub preview: Preview,
     pub version: String,
+    /// Whether the servers keep idle connections for longer than the balancer does is looked at meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_alive: Option<KeepAlive>,
 }
 
 impl SmokeTest {
     pub async fn run(&self, site: &Site, shop: &Workshop, context: &StepContext) -> Result<Value, StepError> {
         let made: MadeServers = context.output(launch::INSTANCES)?;
         let servers = made.servers.iter().map(|server| self.on_server(site, shop, context, server));
-        let (mut reports, sessions): (Vec<_>, Vec<_>) = match self.servers {
-            true => futures::future::try_join_all(servers).await?.into_iter().unzip(),
-            false => {
-                context.warn("the servers cannot be tested directly: this machine's address is not known", None);
-                (Vec::new(), Vec::new())
-            }
+        let tested = async {
+            let (mut reports, sessions): (Vec<_>, Vec<_>) = match self.servers {
+                true => futures::future::try_join_all(servers).await?.into_iter().unzip(),
+                false => {
+                    context.warn("the servers cannot be tested directly: this machine's address is not known", None);
+                    (Vec::new(), Vec::new())
+                }
+            };
+            reports.push(self.through_preview(site, context).await?);
+            Ok::<_, StepError>((reports, sessions))
         };
-        reports.push(self.through_preview(site, context).await?);
+        let (reports, sessions) = match &self.keep_alive {
+            Some(looked_at) if self.servers => {
+                let targets = made.servers.iter().map(|server| Ok((server.id.clone(), self.target(site, server)?)));
+                let targets = targets.collect::<Result<Vec<_>, StepError>>()?;
+                looked_at.beside(&site.clients, context, targets, tested).await?
+            }
+            _ => tested.await?,
+        };
         let passed = reports.iter().all(|(_, report)| report.failures().next().is_none());
         let leave = made.servers.iter().zip(sessions).filter_map(|(server, session)| Some((server, session?)));
         let leave = leave.map(|(server, session)| log_out(shop, context, server, session, passed));
@@ -77,10 +92,7 @@ impl SmokeTest {
         context: &StepContext,
         server: &Server,
     ) -> Result<((String, SuiteReport), Option<Session>), StepError> {
-        let address = server.address(self.private_address).map(|address| address.to_string()).unwrap_or_default();
-        let target = Target::server(&address, self.app_port)
-            .map_err(|error| StepError::failed(format!("{address} is not an address")).because(error))?;
-        let target = self.with_version(Target { folder: site.folder.clone(), ..target });
+        let target = self.with_version(self.target(site, server)?);
         let session = match self.checks.iter().any(Check::needs_ssh) {
             false => None,
             true => {
@@ -92,6 +104,13 @@ impl SmokeTest {
         let shell = session.as_ref().map(|session| session as &dyn Shell);
         let report = self.suite(&self.checks, &target, shell, context, &server.id).await?;
         Ok(((server.id.clone(), report), session))
+    }
+
+    fn target(&self, site: &Site, server: &Server) -> Result<Target, StepError> {
+        let address = server.address(self.private_address).map(|address| address.to_string()).unwrap_or_default();
+        let target = Target::server(&address, self.app_port)
+            .map_err(|error| StepError::failed(format!("{address} is not an address")).because(error))?;
+        Ok(Target { folder: site.folder.clone(), ..target })
     }
 
     /// Through the balancer, by the preview's header or port. What needs a shell, or names a port of the servers, was
