@@ -14,7 +14,7 @@ use crate::{
     facts::{Balancer, Fleet, Use, uses},
     flip::Group,
     launch,
-    listener::{self, Place},
+    listener::{self, Place, Routing},
     quiet::{self, Leaving},
 };
 
@@ -81,53 +81,34 @@ impl Terms {
         }
     }
 
-    /// # Errors
-    /// The fleet has traffic by the production listener.
-    pub async fn check_place(&self, clients: &Clients, leaving: &Leaving) -> Result<(), StepError> {
-        let now = listener::read(clients, &self.place).await?;
-        if !now.serving().contains(&leaving.target_group.as_str()) {
-            return Ok(());
-        }
-        let message = format!("{} is in service again; it is not retired", leaving.version);
-        Err(StepError::new(ErrorKind::Changed, message)
-            .hint("somebody changed the listener; `alcedo status` shows what is in service"))
-    }
-
-    /// What speaks against ending the fleet now, beside its requests: somebody else's use of it, or a successor that is not
-    /// well. `successor` is the target group of the latter.
+    /// Reads everything beside the fleets' requests, once for all of them. `successor` is the target group of what has the
+    /// traffic.
     ///
     /// # Errors
     /// The cloud cannot be asked.
-    pub async fn objection(
-        &self,
-        clients: &Clients,
-        leaving: &Leaving,
-        successor: Option<&str>,
-    ) -> Result<Option<StepError>, StepError> {
+    pub async fn look(&self, clients: &Clients, successor: Option<&str>) -> Result<Look<'_>, StepError> {
+        let production = listener::read(clients, &self.place).await?;
         let uses = uses::all(clients, &self.balancer).await?;
-        let own = [Some(self.place.arn()), self.preview_listener.as_deref(), leaving.preview_rule.as_deref()];
-        let own: Vec<&str> = own.into_iter().flatten().collect();
-        if let Some(foreign) = uses::foreign(&uses, &leaving.target_group, &own) {
-            return Ok(Some(is_used(leaving.version, foreign)));
-        }
-        let (Some(wanted), Some(group)) = (&self.successor, successor) else { return Ok(None) };
-        let healthy = launch::count_healthy(&launch::target_health(clients, group).await?);
-        Ok(wanted.check(healthy).err())
+        let healthy = match successor {
+            Some(group) => Some(launch::count_healthy(&launch::target_health(clients, group).await?)),
+            None => None,
+        };
+        Ok(Look { terms: self, production, uses, healthy })
     }
 
-    /// The same, with the requests that the fleet has had since `proven`, as far as the metrics can be read.
+    /// Reads everything, with the requests that a fleet has had since `proven`, as far as the metrics can be read. Answers
+    /// what speaks against ending it.
     ///
     /// # Errors
     /// The fleet has traffic again, or the cloud cannot be asked.
-    pub async fn all(
+    pub async fn objection(
         &self,
         clients: &Clients,
         leaving: &Leaving,
         successor: Option<&str>,
         (proven, now): (Option<Timestamp>, Timestamp),
     ) -> Result<Option<StepError>, StepError> {
-        self.check_place(clients, leaving).await?;
-        if let Some(objection) = self.objection(clients, leaving, successor).await? {
+        if let Some(objection) = self.look(clients, successor).await?.objection(leaving)? {
             return Ok(Some(objection));
         }
         if !self.metrics {
@@ -141,6 +122,37 @@ impl Terms {
     /// The target group of what has the traffic now.
     pub fn successor(&self, context: &StepContext) -> Result<Option<String>, StepError> {
         self.successor.as_ref().map(|successor| successor.group.arn(context)).transpose()
+    }
+}
+
+/// What was read.
+pub struct Look<'a> {
+    terms: &'a Terms,
+    production: Routing,
+    uses: Vec<Use>,
+    /// Servers of the successor.
+    healthy: Option<usize>,
+}
+
+impl Look<'_> {
+    /// What speaks against ending the fleet: somebody else's use of it, or a successor that is not well.
+    ///
+    /// # Errors
+    /// The fleet has traffic by the production listener.
+    pub fn objection(&self, leaving: &Leaving) -> Result<Option<StepError>, StepError> {
+        let terms = self.terms;
+        if self.production.serving().contains(&leaving.target_group.as_str()) {
+            let message = format!("{} is in service again; it is not retired", leaving.version);
+            return Err(StepError::new(ErrorKind::Changed, message)
+                .hint("somebody changed the listener; `alcedo status` shows what is in service"));
+        }
+        let own = [Some(terms.place.arn()), terms.preview_listener.as_deref(), leaving.preview_rule.as_deref()];
+        let own: Vec<&str> = own.into_iter().flatten().collect();
+        if let Some(foreign) = uses::foreign(&self.uses, &leaving.target_group, &own) {
+            return Ok(Some(is_used(leaving.version, foreign)));
+        }
+        let successor = terms.successor.as_ref().zip(self.healthy);
+        Ok(successor.and_then(|(successor, healthy)| successor.check(healthy).err()))
     }
 }
 

@@ -98,9 +98,11 @@ pub struct AwaitQuiet {
 
 impl AwaitQuiet {
     pub async fn run(&self, clients: &Clients, context: &StepContext) -> Result<Value, StepError> {
-        for fleet in &self.fleets {
-            self.terms.check_place(clients, fleet).await?;
-        }
+        let successor = self.terms.successor(context)?;
+        let begun = context.now();
+        // Nobody waits for the last visitors of what is in service again.
+        let look = self.terms.look(clients, successor.as_deref()).await?;
+        self.fleets.iter().try_for_each(|fleet| look.objection(fleet).map(drop))?;
         let quiet = async {
             match self.terms.metrics {
                 true => self.wait(clients, context, &self.terms.balancer).await,
@@ -115,14 +117,17 @@ impl AwaitQuiet {
                 bad = judge.until_bad_to_visitors(clients, context, "before the old servers go") => return Err(bad),
             },
         };
-        let at = context.now();
+        // While somebody waited, the world has gone on.
+        let now = context.now();
+        let (at, look) = match now.duration_since(begun) > FRESH {
+            true => (now, self.terms.look(clients, successor.as_deref()).await?),
+            false => (begun, look),
+        };
         let mut seen = Seen { at: Some(at), ..Seen::default() };
-        let successor = self.terms.successor(context)?;
         for fleet in &self.fleets {
-            self.terms.check_place(clients, fleet).await?;
             let objection = match asked.get(&fleet.target_group) {
                 Some(what) => Some(still_asked(fleet.version, what)),
-                None => self.terms.objection(clients, fleet, successor.as_deref()).await?,
+                None => look.objection(fleet)?,
             };
             let Some(objection) = objection else { continue };
             if self.alone {

@@ -75,7 +75,7 @@ impl Drain {
         }
         let successor = terms.successor(context)?;
         let since = (flip::proven_at(context), context.now());
-        terms.all(clients, leaving, successor.as_deref(), since).await
+        terms.objection(clients, leaving, successor.as_deref(), since).await
     }
 
     /// The same outside of a run.

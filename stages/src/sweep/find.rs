@@ -97,7 +97,7 @@ impl Ending {
         let clients = &site.clients;
         let leaving = Leaving::from(fleet);
         let now = (None, site.now());
-        if let Some(objection) = terms.all(clients, &leaving, Some(&in_service.target_group), now).await? {
+        if let Some(objection) = terms.objection(clients, &leaving, Some(&in_service.target_group), now).await? {
             return Err(objection);
         }
         let drain = retire::Drain {

@@ -195,9 +195,12 @@ async fn green_is_watched_until_the_old_servers_go() {
         let call = account.clients.ec2.stop_instances().set_instance_ids(Some(green.instances));
         call.send().await.unwrap();
     });
-    let (ending, _) = deployed(&site, green).await;
-    sick.await.expect("it waited for so long");
-    let (step, error) = ending.failure.expect("it fails");
+    let (ending, events) = deployed(&site, green).await;
+    assert!(sick.is_finished(), "it did not wait for so long: {:?}", warnings(&events));
+    sick.await.unwrap();
+    let (step, error) = ending
+        .failure
+        .unwrap_or_else(|| panic!("it does not fail: {:#?}", events.iter().rev().take(60).collect::<Vec<_>>()));
     assert_eq!((ending.outcome, step.as_str()), (Outcome::Unwound, "hold/quiet"), "{error:?}");
     assert!(error.message.contains("went bad before the old servers go"), "{error:?}");
     assert!(fleet(&site, BLUE.parse().unwrap()).await.unwrap().is_in_service());
