@@ -232,3 +232,100 @@ impl Judge {
         Ok(Health { at, healthy: Some(healthy), wrong })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    };
+
+    use alcedo_pipeline::file::{VersionProbe, Watch};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+    use crate::flip::Group;
+
+    const VERSION: &str = "2026.1120.190512";
+
+    /// Nodes that answer with the version, but for those requests that are bad, by their number.
+    async fn nodes(count: u8, bad: fn(usize) -> bool) -> (Judge, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&asked);
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let status = if bad(counted.fetch_add(1, Relaxed)) { "500 Sick" } else { "200 OK" };
+                tokio::spawn(async move {
+                    let _ = stream.read(&mut [0; 1024]).await;
+                    let length = VERSION.len();
+                    let answer =
+                        format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{VERSION}");
+                    let _ = stream.write_all(answer.as_bytes()).await;
+                });
+            }
+        });
+        let front_door = FrontDoor {
+            url: format!("http://localhost:{port}/"),
+            addresses: (1..=count).map(|node| format!("127.0.0.{node}")).collect(),
+            version: Some(VersionProbe { path: "/version".into(), json: None }),
+        };
+        let judge = Judge {
+            front_door: front_door.clone(),
+            version: VERSION.into(),
+            green: Group::Made,
+            blue: None,
+            balancer: String::new(),
+            preview_door: front_door,
+            preview_headers: BTreeMap::new(),
+            healthy_minimum: 1,
+            looks: 1,
+            settings: Watch { every: "1s".parse().unwrap(), ..Watch::default() },
+            checks: Vec::new(),
+        };
+        (judge, asked)
+    }
+
+    #[tokio::test]
+    async fn all_nodes_are_asked_within_a_round_and_a_bad_answer_ends_it() {
+        let headers = BTreeMap::new();
+        let (judge, asked) = nodes(4, |_| false).await;
+        let begun = Instant::now();
+        assert_eq!(judge.one_by_one((&judge.front_door, &headers)).await.unwrap(), (4, 0, None));
+        let took = begun.elapsed();
+        assert!(took >= Duration::from_millis(750) && asked.load(Relaxed) == 4, "{took:?}");
+
+        let (judge, _) = nodes(4, |asked| asked == 1).await;
+        let begun = Instant::now();
+        let (all, bad, wrong) = judge.one_by_one((&judge.front_door, &headers)).await.unwrap();
+        assert!(begun.elapsed() < Duration::from_millis(700), "{:?}", begun.elapsed());
+        assert_eq!((all, bad), (2, 1));
+        assert!(wrong.unwrap().contains("500"));
+    }
+
+    /// Every second request meets the sick server: wherever one falls, there are enough.
+    #[tokio::test]
+    async fn a_bad_round_is_confirmed_where_one_server_of_two_is_sick() {
+        let headers = BTreeMap::new();
+        for count in 1..=4 {
+            let (judge, _) = nodes(count, |asked| asked % 2 == 0).await;
+            let (_, bad, wrong) = judge.together((&judge.front_door, &headers)).await.unwrap();
+            assert_eq!(bad, 2, "at {count} nodes");
+            assert!(wrong.is_some());
+        }
+    }
+
+    #[tokio::test]
+    async fn one_bad_answer_of_many_confirms_nothing() {
+        let headers = BTreeMap::new();
+        for (count, asks) in [(1, 8), (2, 8), (3, 9), (4, 12)] {
+            let (judge, _) = nodes(count, |asked| asked == 3).await;
+            assert_eq!(judge.together((&judge.front_door, &headers)).await.unwrap(), (asks, 1, None));
+        }
+    }
+}
