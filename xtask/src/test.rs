@@ -64,7 +64,7 @@ pub fn run(filter: Option<&str>) -> Result<()> {
 
 /// Flips of a soak, and the time in which the balancer's nodes take up a change in it. A flip takes up to forty seconds then,
 /// nearly all of it waiting, so several regions are flipped at the same time, and no flip begins after the last moment.
-const SOAKED: Flips = Flips { count: 200, propagation: Some("30s"), lanes: 4, within_s: Some(55 * 60) };
+const SOAKED: Flips<'_> = Flips { count: 200, propagation: Some("30s"), lanes: 4, within_s: Some(55 * 60) };
 
 /// How flips are measured.
 #[derive(Debug, Clone, Copy)]

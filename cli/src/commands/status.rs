@@ -54,16 +54,17 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result {
 /// All environments, each as far as it can be asked. One that cannot be makes the command fail, after the others are shown.
 async fn all(session: &Session) -> Result {
     let file = session.pipeline_file()?;
-    let names: Vec<String> = file.environments().map(str::to_owned).collect();
-    let looks = names.iter().map(async |name| {
-        let environment = Environment { name: Some(name.clone()) };
+    let look = async |name: &str| {
+        let environment = Environment { name: Some(name.to_owned()) };
         // To look at all of them starts no region.
         let site = session.site_as_it_is(&environment).await?;
         session.sweep(&site).await;
         overview::status(&site).await.map_err(|error| of_overview(&error))
-    });
-    let seen: Vec<(&str, Result<Status>)> =
-        names.iter().map(String::as_str).zip(futures::future::join_all(looks).await).collect();
+    };
+    let mut seen: Vec<(&str, Result<Status>)> = Vec::new();
+    for name in file.environments() {
+        seen.push((name, look(name).await));
+    }
     let failed = seen.iter().filter(|(_, seen)| seen.is_err()).count();
     if session.output.is_json() {
         let environments = seen.iter().map(|(name, seen)| match seen {

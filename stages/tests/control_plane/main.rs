@@ -10,6 +10,7 @@ mod flip_and_retire;
 mod guard;
 mod iam;
 mod ingress;
+mod keep_alive;
 mod last_look;
 mod life;
 mod moto;
