@@ -31,7 +31,7 @@ use crate::{
     compare::Sample,
     flip::Group,
     metrics::{self, Measured, Numbers},
-    probes::FrontDoor,
+    probes::{FrontDoor, Known},
     rounds::{Seen, Way},
     site::Site,
     smoke,
@@ -221,8 +221,8 @@ impl Judge {
     }
 
     /// What is wrong with green's answers now, asked for through its preview; nothing, where nothing tells its version.
-    pub async fn asked_through_preview(&self) -> Option<String> {
-        match self.preview_door.ask(&self.preview_headers).await {
+    pub async fn asked_through_preview(&self, known: &Known) -> Option<String> {
+        match self.preview_door.ask(&self.preview_headers, known).await {
             Ok(answers) => self.wrong(&answers),
             Err(error) => Some(error.message),
         }
