@@ -18,6 +18,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod http;
+pub mod keep_alive;
 mod kept_open;
 pub mod program;
 pub mod report;

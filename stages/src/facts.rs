@@ -23,13 +23,17 @@ use crate::{
 
 mod balancer;
 mod fleets;
+mod glance;
 mod images;
 mod network;
+pub mod uses;
 
-pub use balancer::observe as balancer;
+pub use balancer::{observe as balancer, observe_all as balancer_with_all_uses};
 pub use fleets::{Elsewhere, everywhere, fleets, reachable};
+pub use glance::{glance, listener_tag};
 pub use images::of_app as app_images;
 pub use network::{security_groups, subnets};
+pub use uses::Use;
 
 /// What was observed.
 #[derive(Debug, Clone, Serialize)]
@@ -95,8 +99,9 @@ pub struct Balancer {
     pub routing: Routing,
     /// Priorities of the listener's rules.
     pub priorities: Vec<u32>,
-    /// The rules that have a priority and name target groups, with these.
-    pub rules: Vec<NamingRule>,
+    /// Who sends requests to which target groups, production and previews among them. The rules of other listeners are here
+    /// only where somebody has looked for them ([`balancer_with_all_uses`]).
+    pub uses: Vec<Use>,
     /// How the listener's connections are secured, where they are.
     pub secured: Option<Secured>,
     /// The test listener that previews by port, where it exists.
@@ -104,19 +109,13 @@ pub struct Balancer {
 }
 
 impl Balancer {
-    /// A rule by which somebody else sends requests to a fleet.
-    pub fn foreign_rule_to(&self, fleet: &Fleet) -> Option<&NamingRule> {
-        let own = [fleet.preview_rule.as_deref(), Some(self.place.arn())];
-        let mut foreign = self.rules.iter().filter(|rule| !own.contains(&Some(rule.arn.as_str())));
-        foreign.find(|rule| rule.target_groups.contains(&fleet.target_group))
+    /// Whoever else sends requests to a fleet: another rule, the default action where a rule is production, another listener.
+    pub fn foreign_use_of(&self, fleet: &Fleet) -> Option<&Use> {
+        let preview = self.preview_listener.as_ref().map(|(arn, _)| arn.as_str());
+        let own: Vec<&str> =
+            [Some(self.place.arn()), preview, fleet.preview_rule.as_deref()].into_iter().flatten().collect();
+        uses::foreign(&self.uses, &fleet.target_group, &own)
     }
-}
-
-/// A listener rule that sends requests to target groups.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct NamingRule {
-    pub arn: String,
-    pub target_groups: Vec<String>,
 }
 
 /// What an HTTPS listener takes to be made like another.
@@ -244,7 +243,7 @@ pub async fn observe(site: &Site, request: &Request) -> Result<Facts, FactsError
         Request::Deploy { version: None } => Some(crate::build::source(site).await?),
         _ => None,
     };
-    let balancer = balancer(site).await?;
+    let balancer = balancer_with_all_uses(site).await?;
     let (fleets, used_elsewhere) = fleets::fleets_and_others(site, &balancer).await?;
     let pinned_held = pinned(request, &fleets)
         .is_some_and(|version| fleets.iter().any(|fleet| fleet.version == version && fleet.is_held()));
@@ -346,7 +345,7 @@ async fn healthy(site: &Site, fleet: &Fleet) -> Result<usize, CloudError> {
 /// # Errors
 /// As [`observe`].
 pub async fn stock(site: &Site) -> Result<Facts, FactsError> {
-    let balancer = balancer(site).await?;
+    let balancer = balancer_with_all_uses(site).await?;
     let (fleets, used_elsewhere) = fleets::fleets_and_others(site, &balancer).await?;
     let (images, versions, pins) = futures::try_join!(app_images(site), async { Ok(site.versions().await?) }, async {
         Ok(site.pins().await.map_err(ReleasesError::from)?)
@@ -407,9 +406,13 @@ pub async fn base(site: &Site) -> Result<BaseImage, FactsError> {
 
 /// Where people reach the app: as the file says, or the balancer's own name.
 pub fn public_url(pipeline: &Pipeline, balancer: &Balancer) -> String {
+    pipeline.flip.url.clone().unwrap_or_else(|| own_url(balancer))
+}
+
+/// The balancer's own name, as a URL.
+pub fn own_url(balancer: &Balancer) -> String {
     let scheme = if balancer.protocol == "HTTPS" { "https" } else { "http" };
-    let own = || format!("{scheme}://{}:{}", balancer.dns_name, balancer.port);
-    pipeline.flip.url.clone().unwrap_or_else(own)
+    format!("{scheme}://{}:{}", balancer.dns_name, balancer.port)
 }
 
 /// This machine's address as servers see it. An answer that is not one address counts as none: a wrong guess would open

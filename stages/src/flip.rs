@@ -18,6 +18,7 @@ use crate::{
     judge::Judge,
     launch::{self, DEREGISTRATION_DELAY},
     listener::{self, Place, Routing, Weighted},
+    probes::Known,
     proof::Proof,
     site::Site,
 };
@@ -195,9 +196,10 @@ impl Switch {
         let name = listener::group_name(&group);
         let wait = Wait::new(Duration::from_millis(500), GREEN_WITHIN).in_a_row(READINGS);
         let what = format!("{} healthy servers in {name} that answer", self.healthy_minimum);
+        let known = Known::default();
         let healthy = wait.until(context, &what, || async {
             let (health, wrong) =
-                futures::join!(launch::target_health(clients, &group), self.judge.asked_through_preview());
+                futures::join!(launch::target_health(clients, &group), self.judge.asked_through_preview(&known));
             let healthy = launch::count_healthy(&health?);
             Ok(match wrong {
                 _ if healthy < self.healthy_minimum as usize => {

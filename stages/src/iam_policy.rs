@@ -169,6 +169,9 @@ impl Names<'_> {
         if self.pipeline.launch.slowest_request.is_some() {
             actions.push("elasticloadbalancing:DescribeTargetGroupAttributes");
         }
+        if !self.pipeline.smoke_tests.is_empty() {
+            actions.push("elasticloadbalancing:DescribeLoadBalancerAttributes");
+        }
         if self.pipeline.watch.metrics {
             actions.push("cloudwatch:GetMetricData");
         }

@@ -2,7 +2,7 @@
 //!
 //! **Probes**, in each round: which version answers at every balancer node, through green's preview while both versions
 //! serve, and as a visitor in the hold; and how many of green's servers the balancer finds healthy. So many bad rounds in a
-//! row as the file says are a breach.
+//! row as the file says are a breach ([`crate::rounds`]).
 //! **Numbers**, at a few moments: how many requests of each version have failed, how long they took, and how many the
 //! balancer has failed itself, by its metrics ([`crate::metrics`]); [`crate::verdict`] says what they mean. While both serve,
 //! green is compared with blue in the same span of time; in the hold, with blue in the [`BASELINE`] before it.
@@ -20,7 +20,6 @@ use alcedo_pipeline::{
     suite::Check,
     units::Span,
 };
-use alcedo_smoke_tests::same_version;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -31,17 +30,14 @@ use crate::{
     cloud_error::CloudError,
     compare::Sample,
     flip::Group,
-    launch,
-    metrics::{self, Measured},
-    probes::{Answers, FrontDoor},
+    metrics::{self, Measured, Numbers},
+    probes::{FrontDoor, Known},
+    rounds::{Seen, Way},
     site::Site,
     smoke,
     verdict::{self, Compared, Verdict},
 };
 
-/// Time between two looks at the health of green's servers, as long as nothing is wrong: the balancer itself looks no more
-/// often than that.
-const HEALTH_EVERY: Duration = Duration::from_secs(5);
 /// A span is looked at by its numbers at most so often: each look has its share of the level.
 const MOST_LOOKS: u32 = 10;
 /// No closer to each other than this: metrics come by the minute.
@@ -74,38 +70,42 @@ pub struct Judge {
     pub checks: Vec<Check>,
 }
 
-/// How probes come in.
-type Way<'a> = (&'a FrontDoor, &'a BTreeMap<String, String>);
-
-/// What was seen so far.
-#[derive(Default)]
-struct Seen {
-    rounds: u64,
-    bad: u32,
-    health: Option<Health>,
-}
-
-/// What one round of probes saw.
-enum Round {
-    Good,
-    Bad(String),
-    Unknown,
-}
-
-/// The servers' health when it was last looked at.
-#[derive(Clone)]
-struct Health {
-    at: Instant,
-    /// `None` where it could not be read.
-    healthy: Option<usize>,
-    wrong: Option<String>,
-}
-
 /// What green's numbers are compared with: measured once, before green had them.
 struct Baseline {
     /// Where blue has no traffic any more; otherwise it is measured beside green.
     blue: Option<Measured>,
     balancer: Sample,
+}
+
+/// The requests of each version so far, read anew by the minute for whoever watches. Nothing is judged by it.
+struct Live {
+    reads: bool,
+    next: Instant,
+    words: Option<String>,
+}
+
+impl Live {
+    fn new(reads: bool) -> Self {
+        Self { reads, next: Instant::now() + LOOK_EVERY, words: None }
+    }
+
+    async fn refresh(&mut self, judge: &Judge, clients: &Clients, context: &StepContext, since: Timestamp) {
+        if !self.reads || Instant::now() < self.next {
+            return;
+        }
+        self.next = Instant::now() + LOOK_EVERY;
+        // What cannot be read is told where it is judged by.
+        let Ok(numbers) = judge.numbers(clients, context, true, since).await else { return };
+        let seconds = context.now().duration_since(since).as_secs_f64().max(1.0);
+        let of = |name: &str, Measured { sample, .. }: &Measured| {
+            #[expect(clippy::cast_precision_loss, reason = "a rate that people read")]
+            let rate = sample.requests as f64 / seconds;
+            format!("{name} {rate:.1}/s, {} failed ({:.2} %)", sample.failed, sample.failure_rate())
+        };
+        let words: Vec<String> =
+            ["green", "blue"].iter().zip(&numbers.groups).map(|(name, measured)| of(name, measured)).collect();
+        self.words = (!words.is_empty()).then(|| words.join(", "));
+    }
 }
 
 /// Looks that a span of watching takes.
@@ -122,15 +122,17 @@ impl Judge {
         let about = format!("with {share} % of the traffic");
         let way = (&self.preview_door, &self.preview_headers);
         let since = context.now();
-        let (begun, mut seen) = (Instant::now(), Seen::default());
+        let (begun, mut seen) = (Instant::now(), Seen::new());
         let (looks, pause) = (looks_in(pause), pause.duration());
         let (mut judged, mut next, mut last) = (0, pause / looks, None);
         let baseline = match self.settings.metrics {
             true => Some(self.baseline(&site.clients, since, false).await?),
             false => None,
         };
+        let mut live = Live::new(self.settings.metrics);
         loop {
             self.one_round(&site.clients, context, way, &mut seen, &about).await?;
+            live.refresh(self, &site.clients, context, since).await;
             let passed = begun.elapsed();
             let over = passed >= pause;
             if over && baseline.is_none() {
@@ -160,8 +162,8 @@ impl Judge {
                     }
                 }
             }
-            context.waiting(left(&about, pause, passed, &seen, last.as_deref()));
-            self.sleep(context, &about).await?;
+            context.waiting(left(&about, pause, passed, [seen.in_words(), live.words.clone(), last.clone()]));
+            self.sleep(context, &seen, &about).await?;
         }
     }
 
@@ -184,7 +186,7 @@ impl Judge {
         let about = "in the hold";
         let way = (&self.front_door, &BTreeMap::new());
         let since = context.now();
-        let (begun, mut seen) = (Instant::now(), Seen::default());
+        let (begun, mut seen) = (Instant::now(), Seen::new());
         let look = span.duration() / looks_in(span);
         let (mut next_look, mut last) = (look, None);
         // All traffic is with green, proven. That nobody can read the numbers is no reason to move it.
@@ -193,8 +195,10 @@ impl Judge {
             true => self.baseline(&site.clients, since, true).await.map_err(tell).ok(),
             false => None,
         };
+        let mut live = Live::new(self.settings.metrics);
         loop {
             self.one_round(&site.clients, context, way, &mut seen, about).await?;
+            live.refresh(self, &site.clients, context, since).await;
             let passed = begun.elapsed();
             if passed >= next_look {
                 next_look = passed + look;
@@ -211,15 +215,15 @@ impl Judge {
             if passed >= span.duration() {
                 return Ok(json!({ "rounds": seen.rounds, "numbers": last }));
             }
-            context.waiting(left(about, span.duration(), passed, &seen, last.as_deref()));
-            self.sleep(context, about).await?;
+            context.waiting(left(about, span.duration(), passed, [seen.in_words(), live.words.clone(), last.clone()]));
+            self.sleep(context, &seen, about).await?;
         }
     }
 
     /// What is wrong with green's answers now, asked for through its preview; nothing, where nothing tells its version.
-    pub async fn asked_through_preview(&self) -> Option<String> {
-        match self.preview_door.ask(&self.preview_headers).await {
-            Ok(answers) => self.wrong(answers),
+    pub async fn asked_through_preview(&self, known: &Known) -> Option<String> {
+        match self.preview_door.ask(&self.preview_headers, known).await {
+            Ok(answers) => self.wrong(&answers),
             Err(error) => Some(error.message),
         }
     }
@@ -227,12 +231,25 @@ impl Judge {
     /// Watches green, through its preview and by its servers' health, for as long as nothing is wrong with it. Answers the
     /// breach, or the interruption.
     pub async fn until_bad(&self, clients: &Clients, context: &StepContext, about: &str) -> StepError {
-        let way = (&self.preview_door, &self.preview_headers);
-        let mut seen = Seen::default();
+        self.bad(clients, context, (&self.preview_door, &self.preview_headers), about).await
+    }
+
+    /// The same as visitors see it, who all come to green.
+    pub async fn until_bad_to_visitors(&self, clients: &Clients, context: &StepContext, about: &str) -> StepError {
+        self.bad(clients, context, (&self.front_door, &BTreeMap::new()), about).await
+    }
+
+    async fn bad(&self, clients: &Clients, context: &StepContext, way: Way<'_>, about: &str) -> StepError {
+        let mut seen = Seen::new();
         loop {
             let round = async {
                 self.one_round(clients, context, way, &mut seen, about).await?;
-                self.sleep(context, about).await
+                // Whoever waits beside this says what for; nothing is said over it as long as all is well.
+                if seen.is_bad() {
+                    context
+                        .waiting([about.to_owned()].into_iter().chain(seen.in_words()).collect::<Vec<_>>().join("; "));
+                }
+                self.sleep(context, &seen, about).await
             };
             if let Err(error) = round.await {
                 return error;
@@ -240,24 +257,16 @@ impl Judge {
         }
     }
 
-    fn wrong(&self, answers: Answers) -> Option<String> {
-        answers.into_iter().find_map(|(node, answer)| match answer {
-            Ok(version) if same_version(&version, &self.version) => None,
-            Ok(version) => Some(format!("{node} answers {version}")),
-            Err(why) => Some(format!("{node}: {why}")),
-        })
-    }
-
-    async fn sleep(&self, context: &StepContext, about: &str) -> Result<(), StepError> {
+    async fn sleep(&self, context: &StepContext, seen: &Seen, about: &str) -> Result<(), StepError> {
         tokio::select! {
-            () = tokio::time::sleep(self.settings.every.duration()) => Ok(()),
+            () = tokio::time::sleep_until(seen.next) => Ok(()),
             () = context.cancellation().cancelled() => {
                 Err(StepError::new(ErrorKind::Interrupted, format!("interrupted {about}")))
             }
         }
     }
 
-    fn breach(&self, about: &str, why: &str) -> StepError {
+    pub(crate) fn breach(&self, about: &str, why: &str) -> StepError {
         StepError::failed(format!("{} went bad {about}: {why}", self.version))
     }
 
@@ -297,11 +306,7 @@ impl Judge {
         baseline: &Baseline,
         since: Timestamp,
     ) -> Result<Verdict, StepError> {
-        let green = self.green.arn(context)?;
-        let beside = self.blue.as_deref().filter(|_| baseline.blue.is_none());
-        let groups: Vec<&str> = std::iter::once(green.as_str()).chain(beside).collect();
-        let span = (since, context.now());
-        let numbers = metrics::between(clients, &self.balancer, &groups, span).await.map_err(unreadable)?;
+        let numbers = self.numbers(clients, context, baseline.blue.is_none(), since).await?;
         let of = |at: usize| numbers.groups.get(at).copied();
         let compared = Compared {
             green: of(0).unwrap_or_default(),
@@ -312,78 +317,18 @@ impl Judge {
         Ok(verdict::of(&compared, &self.settings, self.looks))
     }
 
-    async fn one_round(
+    /// Green's numbers since a moment, and blue's beside them.
+    async fn numbers(
         &self,
         clients: &Clients,
         context: &StepContext,
-        way: Way<'_>,
-        seen: &mut Seen,
-        about: &str,
-    ) -> Result<(), StepError> {
-        seen.rounds += 1;
-        match self.probe(clients, context, way, seen).await? {
-            Round::Good => seen.bad = 0,
-            Round::Unknown => {}
-            Round::Bad(wrong) => {
-                seen.bad += 1;
-                if seen.bad >= self.settings.bad_rounds {
-                    return Err(self.breach(about, &format!("{wrong} ({} rounds in a row)", seen.bad)));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    async fn probe(
-        &self,
-        clients: &Clients,
-        context: &StepContext,
-        (door, headers): Way<'_>,
-        seen: &mut Seen,
-    ) -> Result<Round, StepError> {
-        let last = seen.health.take();
-        let (answers, health) = futures::join!(door.ask(headers), self.health(clients, context, last));
-        let health = health?;
-        let sick = health.wrong.clone();
-        seen.health = Some(health);
-        Ok(match (answers, sick) {
-            (_, Some(sick)) => Round::Bad(sick),
-            // A name that does not resolve here for a moment says nothing of green.
-            (Err(error), None) => {
-                context.waiting(error.message);
-                Round::Unknown
-            }
-            (Ok(answers), None) => self.wrong(answers).map_or(Round::Good, Round::Bad),
-        })
-    }
-
-    /// What is wrong with green's servers; a good finding counts for a while, a bad one is looked at again.
-    async fn health(
-        &self,
-        clients: &Clients,
-        context: &StepContext,
-        last: Option<Health>,
-    ) -> Result<Health, StepError> {
-        if let Some(last) = last
-            && last.wrong.is_none()
-            && last.at.elapsed() < HEALTH_EVERY
-        {
-            return Ok(last);
-        }
-        let group = self.green.arn(context)?;
-        let at = Instant::now();
-        let health = match launch::target_health(clients, &group).await {
-            Ok(health) => health,
-            // Not to see is not to see something bad: a control plane that does not answer leaves the traffic as it is.
-            Err(error) => {
-                context.warn(format!("the health of green's servers cannot be read: {error}"), None);
-                return Ok(Health { at, healthy: None, wrong: None });
-            }
-        };
-        let healthy = launch::count_healthy(&health);
-        let wrong = (healthy < self.healthy_minimum as usize)
-            .then(|| format!("{healthy} of its servers are healthy, {} are needed", self.healthy_minimum));
-        Ok(Health { at, healthy: Some(healthy), wrong })
+        with_blue: bool,
+        since: Timestamp,
+    ) -> Result<Numbers, StepError> {
+        let green = self.green.arn(context)?;
+        let blue = self.blue.as_deref().filter(|_| with_blue);
+        let groups: Vec<&str> = std::iter::once(green.as_str()).chain(blue).collect();
+        metrics::between(clients, &self.balancer, &groups, (since, context.now())).await.map_err(unreadable)
     }
 }
 
@@ -391,11 +336,9 @@ fn unreadable(error: CloudError) -> StepError {
     StepError::from(error).hint("allow cloudwatch:GetMetricData, or judge by probes alone: watch: { metrics: false }")
 }
 
-/// What people see while they wait.
-fn left(about: &str, span: Duration, passed: Duration, seen: &Seen, numbers: Option<&str>) -> String {
+/// What people see while they wait: how long still, and what is known.
+fn left(about: &str, span: Duration, passed: Duration, known: [Option<String>; 3]) -> String {
     let left = Span::from(Duration::from_secs(span.saturating_sub(passed).as_secs()));
-    let healthy = seen.health.as_ref().and_then(|health| health.healthy);
-    let healthy = healthy.map(|healthy| format!("; {healthy} healthy")).unwrap_or_default();
-    let numbers = numbers.map(|numbers| format!("; {numbers}")).unwrap_or_default();
-    format!("{about}, {left} left{healthy}{numbers}")
+    let known: String = known.into_iter().flatten().map(|known| format!("; {known}")).collect();
+    format!("{about}, {left} left{known}")
 }

@@ -61,6 +61,16 @@ pub struct CreateTargetGroup {
     /// What the servers behind it are launched with, for whoever plans their replacement.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub launched_with: Option<Parts>,
+    /// Where the fleet is reached, for its tags.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<ReachedAt>,
+}
+
+/// The listener of production and the balancer's own URL there, as tags have them: whoever only wants to see finds both there.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReachedAt {
+    pub listener: String,
+    pub url: String,
 }
 
 impl CreateTargetGroup {
@@ -97,6 +107,9 @@ impl CreateTargetGroup {
         }
         if let Some(parts) = &self.launched_with {
             tags = tags.with(tags::LAUNCHED_WITH, parts);
+        }
+        if let Some(ReachedAt { listener, url }) = &self.place {
+            tags = tags.with(tags::LISTENER, listener).with(tags::URL, url);
         }
         let answer = clients
             .elb

@@ -160,6 +160,12 @@ impl Routing {
     }
 }
 
+/// The target groups that actions send to, or would with another weight; whatever else they do, such as to authenticate.
+pub fn named_by(actions: &[Action]) -> Vec<String> {
+    let forwards = actions.iter().filter(|action| action.r#type() == Some(&ActionTypeEnum::Forward));
+    forwards.flat_map(|action| forward(action).named().into_iter().map(str::to_owned).collect::<Vec<_>>()).collect()
+}
+
 /// AWS promises no order of the groups: two that differ in it are the same.
 fn by_name(groups: &mut [Weighted]) {
     groups.sort_by(|one, other| one.target_group.cmp(&other.target_group));

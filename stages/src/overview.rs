@@ -82,21 +82,31 @@ impl Role {
     }
 }
 
-/// Looks at the environment: what is in service, and how well. Five calls, and one a fleet.
+/// Looks at the environment: what is in service, and how well. Four calls and one a fleet: target groups, their tags, the
+/// listener's rules and the lock. Where the fleets do not say where they are, two more; see [`facts::glance`].
+///
+/// # Errors
+/// The cloud could not be asked, or what the file names is not there.
 pub async fn status(site: &Site) -> Result<Status, OverviewError> {
     let looked = async {
-        let balancer = facts::balancer(site).await?;
-        let fleets = facts::reachable(site, &balancer).await?;
-        let fleets = fleets.into_iter().map(|fleet| with_health(site, fleet));
-        Ok::<_, OverviewError>((futures::future::try_join_all(fleets).await?, balancer))
+        let (url, routing, fleets) = match facts::glance(site).await? {
+            Some(seen) => (seen.url, seen.routing, seen.fleets),
+            None => {
+                let balancer = facts::balancer(site).await?;
+                let fleets = facts::reachable(site, &balancer).await?;
+                (facts::public_url(&site.pipeline, &balancer), balancer.routing, fleets)
+            }
+        };
+        let fleets = futures::future::try_join_all(fleets.into_iter().map(|fleet| with_health(site, fleet))).await?;
+        Ok::<_, OverviewError>((url, routing, fleets))
     };
-    let ((fleets, balancer), lock) =
+    let ((url, routing, fleets), lock) =
         futures::try_join!(looked, async { Ok(lock::holder(site.store.as_ref(), &site.lock_key()).await?) })?;
     Ok(Status {
         app: site.pipeline.app.clone(),
         environment: site.environment.clone(),
-        url: facts::public_url(&site.pipeline, &balancer),
-        routing: balancer.routing.to_string(),
+        url,
+        routing: routing.to_string(),
         fleets,
         lock,
     })

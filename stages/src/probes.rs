@@ -1,8 +1,9 @@
 //! Asking the balancer which version answers, at each of its addresses.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     net::{IpAddr, SocketAddr},
+    sync::Mutex,
     time::Duration,
 };
 
@@ -16,8 +17,9 @@ use url::Url;
 /// One probe's longest time: an answer that takes longer is a bad one.
 const PROBE: Duration = Duration::from_secs(5);
 
-/// The version that each node has answered, or why it gave no usable answer.
-pub type Answers = Vec<(SocketAddr, Result<String, String>)>;
+/// The version that a node has answered, or why it gave no usable answer.
+pub type Asked = (SocketAddr, Result<String, String>);
+pub type Answers = Vec<Asked>;
 
 /// Where a balancer's visitors come in.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -82,19 +84,56 @@ impl FrontDoor {
             .map_err(|error| StepError::failed("a probe could not be set up").because(error))
     }
 
+    /// What is needed to ask; `None` where nothing tells which version answers.
+    pub fn asking<'a>(
+        &'a self,
+        headers: &'a BTreeMap<String, String>,
+        known: &'a Known,
+    ) -> Result<Option<Asking<'a>>, StepError> {
+        let Some(probe) = &self.version else { return Ok(None) };
+        Ok(Some(Asking { door: self, url: self.parsed()?, headers, known, probe }))
+    }
+
     /// Which version answers at each node.
-    pub async fn ask(&self, headers: &BTreeMap<String, String>) -> Result<Answers, StepError> {
-        let url = self.parsed()?;
-        let Some(probe) = &self.version else { return Ok(Vec::new()) };
+    pub async fn ask(&self, headers: &BTreeMap<String, String>, known: &Known) -> Result<Answers, StepError> {
+        let Some(asking) = self.asking(headers, known)? else { return Ok(Vec::new()) };
         // A node that hangs must not keep the others from being asked.
-        let asked = self.nodes().await?.into_iter().map(|node| {
-            let url = &url;
-            async move {
-                let client = self.client(node)?;
-                let answer = alcedo_smoke_tests::version::answering_version(&client, url, headers, probe).await;
-                Ok::<_, StepError>((node, answer.map_err(|error| error.to_string())))
-            }
-        });
-        futures::future::try_join_all(asked).await
+        futures::future::try_join_all(self.nodes().await?.into_iter().map(|node| asking.ask(node))).await
+    }
+}
+
+/// The clients of one door's nodes that have been asked: to set one up reads all certificates that this machine trusts, which
+/// takes longer than to ask.
+#[derive(Default)]
+pub struct Known(Mutex<HashMap<SocketAddr, reqwest::Client>>);
+
+impl Known {
+    fn client(&self, door: &FrontDoor, node: SocketAddr) -> Result<reqwest::Client, StepError> {
+        let mut known = self.0.lock().expect("no panic while it is held");
+        if let Some(client) = known.get(&node) {
+            return Ok(client.clone());
+        }
+        let client = door.client(node)?;
+        known.insert(node, client.clone());
+        Ok(client)
+    }
+}
+
+/// Whoever asks which version answers.
+pub struct Asking<'a> {
+    door: &'a FrontDoor,
+    url: Url,
+    headers: &'a BTreeMap<String, String>,
+    known: &'a Known,
+    probe: &'a VersionProbe,
+}
+
+impl Asking<'_> {
+    /// # Errors
+    /// The probe could not be set up; a bad answer is an answer.
+    pub async fn ask(&self, node: SocketAddr) -> Result<Asked, StepError> {
+        let client = self.known.client(self.door, node)?;
+        let answer = alcedo_smoke_tests::version::answering_version(&client, &self.url, self.headers, self.probe).await;
+        Ok((node, answer.map_err(|error| error.to_string())))
     }
 }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::probes::{Answers, FrontDoor};
+use crate::probes::{Answers, FrontDoor, Known};
 
 /// Time between two rounds of probes.
 const PROBE_EVERY: Duration = Duration::from_millis(100);
@@ -68,10 +68,11 @@ impl Proof {
         }
         let begun = Instant::now();
         let seen = Mutex::new(Seen { rounds: 0, quiet_since: None });
+        let known = Known::default();
         let wait = Wait::new(PROBE_EVERY, self.timeout.duration());
         wait.until(context, what, || async {
             let asked = Instant::now();
-            let answers = match self.front_door.ask(&BTreeMap::new()).await {
+            let answers = match self.front_door.ask(&BTreeMap::new(), &known).await {
                 Ok(answers) if !answers.is_empty() => answers,
                 Ok(_) => return Ok(Look::NotYet("the balancer has no address yet".into())),
                 // A name that does not resolve for a moment is no answer, good or bad.

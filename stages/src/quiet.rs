@@ -1,7 +1,9 @@
 //! Quiet: nobody may come to a fleet any more before its servers go.
 //!
 //! The balancer's metrics tell how many requests each fleet had in each whole minute. A fleet that somebody still asks, by
-//! another listener, by another rule or by the preview's header, is not retired: it stays, with a warning that says so.
+//! another listener, by another rule or by the preview's header, is not retired: it stays, with a warning that says so. While a
+//! deploy waits for that, it goes on watching green. What else speaks against the end of a fleet is read last
+//! ([`crate::last_look`]), and is read again before each fleet drains, where that was more than [`FRESH`] ago.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,7 +26,8 @@ use crate::{
     cloud_error::CloudError,
     facts::Fleet,
     flip,
-    listener::{self, Place},
+    judge::Judge,
+    last_look::{FRESH, Terms},
     metrics,
 };
 
@@ -44,65 +47,95 @@ type Asked = BTreeMap<String, String>;
 pub struct Leaving {
     pub version: Version,
     pub target_group: String,
+    /// The rule that previews it, by ARN: its own.
+    pub preview_rule: Option<String>,
     /// Since when it has no traffic; `None`: since this run's own flip.
     pub since: Option<Timestamp>,
 }
 
 impl From<&Fleet> for Leaving {
     fn from(fleet: &Fleet) -> Self {
-        Self { version: fleet.version, target_group: fleet.target_group.clone(), since: fleet.held_since }
+        Self {
+            version: fleet.version,
+            target_group: fleet.target_group.clone(),
+            preview_rule: fleet.preview_rule.clone(),
+            since: fleet.held_since,
+        }
     }
 }
 
 /// What the step answers.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 struct Seen {
-    /// The target groups of the fleets that are still asked, with what was seen of each.
+    /// When it was seen.
+    #[serde(default)]
+    at: Option<Timestamp>,
+    /// The target groups of the fleets that stay, with what was seen of each.
     asked: Asked,
     /// Their versions, whose images and artifacts stay with them.
     versions: BTreeSet<Version>,
+}
+
+/// What a step of retire answers that leaves a fleet as it is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Stays {
+    pub stays: bool,
+    pub target_group: String,
+    pub version: Option<Version>,
 }
 
 /// Waits until nobody comes to the fleets that are to go.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AwaitQuiet {
     pub fleets: Vec<Leaving>,
-    /// Where production traffic comes from: a fleet that has some of it does not go.
-    pub place: Place,
-    /// The balancer, by ARN, where its metrics may be read.
-    pub balancer: Option<String>,
+    pub terms: Terms,
     pub timeout: Span,
-    /// The run is there for nothing else: a fleet that is still asked fails it. In a deploy that fleet stays, and green too.
+    /// The run is there for nothing else: a fleet that cannot go fails it. In a deploy that fleet stays, and green too.
     pub alone: bool,
+    /// What watches green meanwhile, where this run has brought it into service.
+    pub judge: Option<Box<Judge>>,
 }
 
 impl AwaitQuiet {
     pub async fn run(&self, clients: &Clients, context: &StepContext) -> Result<Value, StepError> {
-        let now = listener::read(clients, &self.place).await?;
-        if let Some(fleet) = self.fleets.iter().find(|fleet| now.serving().contains(&fleet.target_group.as_str())) {
-            return Err(StepError::new(
-                ErrorKind::Changed,
-                format!("{} is in service again; it is not retired", fleet.version),
-            )
-            .hint("somebody changed the listener; `alcedo status` shows what is in service"));
-        }
-        let asked = match &self.balancer {
-            Some(balancer) => self.wait(clients, context, balancer).await?,
-            None => Asked::new(),
-        };
-        let mut seen = Seen::default();
-        for (group, what) in asked {
-            let Some(version) = self.fleets.iter().find(|it| it.target_group == group).map(|it| it.version) else {
-                continue;
-            };
-            let error = still_asked(version, &what);
-            if self.alone {
-                return Err(error);
+        let successor = self.terms.successor(context)?;
+        let begun = context.now();
+        // Nobody waits for the last visitors of what is in service again.
+        let look = self.terms.look(clients, successor.as_deref()).await?;
+        self.fleets.iter().try_for_each(|fleet| look.objection(fleet).map(drop))?;
+        let quiet = async {
+            match self.terms.metrics {
+                true => self.wait(clients, context, &self.terms.balancer).await,
+                false => Ok(Asked::new()),
             }
-            let hint = "find out who sends them; the next deploy, or `alcedo hold finish`, tries again";
-            context.warn(error.message, Some(hint.to_owned()));
-            seen.versions.insert(version);
-            seen.asked.insert(group, what);
+        };
+        let asked = match &self.judge {
+            None => quiet.await?,
+            Some(judge) => tokio::select! {
+                biased;
+                asked = quiet => asked?,
+                bad = judge.until_bad_to_visitors(clients, context, "before the old servers go") => return Err(bad),
+            },
+        };
+        // While somebody waited, the world has gone on.
+        let now = context.now();
+        let (at, look) = match now.duration_since(begun) > FRESH {
+            true => (now, self.terms.look(clients, successor.as_deref()).await?),
+            false => (begun, look),
+        };
+        let mut seen = Seen { at: Some(at), ..Seen::default() };
+        for fleet in &self.fleets {
+            let objection = match asked.get(&fleet.target_group) {
+                Some(what) => Some(still_asked(fleet.version, what)),
+                None => look.objection(fleet)?,
+            };
+            let Some(objection) = objection else { continue };
+            if self.alone {
+                return Err(objection);
+            }
+            seen.asked.insert(fleet.target_group.clone(), objection.message.clone());
+            seen.versions.insert(fleet.version);
+            warn_of(context, objection);
         }
         Ok(serde_json::to_value(seen).unwrap_or_default())
     }
@@ -172,29 +205,34 @@ pub fn still_asked(version: Version, what: &str) -> StepError {
         .hint("find out who sends them: another listener or rule, or the preview's header with its version")
 }
 
-/// A fleet that was held is the way back from the one in service, as long as that one is not well.
-///
-/// # Errors
-/// Not all of its servers are healthy.
-pub fn check_successor(in_service: &Fleet, healthy: usize) -> Result<(), StepError> {
-    let (version, servers) = (in_service.version, in_service.instances.len());
-    if healthy >= servers && healthy > 0 {
-        return Ok(());
-    }
-    let message = format!(
-        "{healthy} of the {servers} servers of {version}, which is in service, are healthy; what is held stays"
-    );
-    Err(StepError::failed(message).hint("`alcedo rollback` goes back to it; `alcedo status` shows each fleet's health"))
+/// Says that a fleet stays.
+pub fn warn_of(context: &StepContext, objection: StepError) {
+    let hints = objection.hints.first().map(|hint| format!("{hint}; ")).unwrap_or_default();
+    context.warn(objection.message, Some(format!("{hints}the next deploy, or `alcedo hold finish`, tries again")));
 }
 
-/// Whether this run has seen that somebody still asks a fleet, so that it stays.
+/// Whether what this run has seen of its fleets is recent enough to act on.
+pub fn is_fresh(context: &StepContext) -> Result<bool, StepError> {
+    let at = seen(context)?.at;
+    Ok(at.is_some_and(|at| context.now().duration_since(at) <= FRESH))
+}
+
+/// Whether this run has seen something that speaks against ending a fleet, so that it stays.
 pub fn is_asked(context: &StepContext, target_group: &str) -> Result<bool, StepError> {
-    Ok(seen(context)?.asked.contains_key(target_group))
+    Ok(seen(context)?.asked.contains_key(target_group) || left(context).any(|stays| stays.target_group == target_group))
 }
 
 /// The versions whose fleets stay for that reason.
 pub fn stays(context: &StepContext) -> Result<BTreeSet<Version>, StepError> {
-    Ok(seen(context)?.versions)
+    let mut versions = seen(context)?.versions;
+    versions.extend(left(context).filter_map(|stays| stays.version));
+    Ok(versions)
+}
+
+/// The fleets that steps of this run have left as they are.
+fn left(context: &StepContext) -> impl Iterator<Item = Stays> {
+    let outputs = context.outputs().into_values();
+    outputs.filter_map(|output| serde_json::from_value(output).ok()).filter(|it: &Stays| it.stays)
 }
 
 fn seen(context: &StepContext) -> Result<Seen, StepError> {

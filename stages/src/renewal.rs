@@ -10,7 +10,7 @@ use alcedo_pipeline::{
     suite::Check,
 };
 
-use crate::{action::Action, bake, build, launch, secrets};
+use crate::{action::Action, bake, build, launch, quiet, secrets};
 
 /// The steps, each with the reason.
 pub fn of(plan: &Plan, progress: &Progress) -> Vec<(StepId, String)> {
@@ -43,6 +43,11 @@ pub fn of(plan: &Plan, progress: &Progress) -> Vec<(StepId, String)> {
         for id in [launch::INSTANCES, secrets::HAND_OVER, launch::REGISTER, launch::HEALTHY] {
             add(&id.into(), "the servers admit the key that was lost");
         }
+    }
+    // Up to here all of it can be undone, and the world has gone on since.
+    let drains = |action: &Action| matches!(action, Action::Drain(_));
+    if !look.steps().any(|(step, action)| drains(&action) && look.is_begun(&step.id)) {
+        add(&quiet::STEP.into(), "what was seen of the old servers may not be so any more");
     }
     for id in look.ingress_in_use() {
         add(&id, "it was for the process that died, and its watchdog closes it");

@@ -10,7 +10,7 @@ use alcedo_pipeline::{
     version::Version,
     wait::{Look, Wait, Waiter},
 };
-use aws_sdk_elasticloadbalancingv2::types::TargetDescription;
+use aws_sdk_elasticloadbalancingv2::types::{TargetDescription, TargetHealthStateEnum};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -19,16 +19,15 @@ use crate::{
     absent::{self, Thing},
     clients::Clients,
     cloud_error::CloudError,
+    flip,
+    last_look::Terms,
     launch,
     listener::{self, Place},
-    preview, quiet, servers,
+    preview,
+    quiet::{self, Leaving},
+    servers,
     site::Site,
 };
-
-/// What a step answers that leaves a fleet as it is, because somebody still asks it.
-fn stays() -> Value {
-    json!({ "stays": true })
-}
 
 /// Takes a fleet's servers out of its target group and waits until their requests are done.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -38,15 +37,45 @@ pub struct Drain {
     /// Where production traffic comes from: a fleet that is named there is not drained.
     pub place: Place,
     pub timeout: Span,
+    /// What has to be so right before; `None`: the caller has just seen to it.
+    pub last: Option<Last>,
+}
+
+/// What is looked at right before a fleet drains.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Last {
+    pub leaving: Leaving,
+    pub terms: Terms,
 }
 
 impl Drain {
     pub async fn run(&self, clients: &Clients, context: &StepContext) -> Result<Value, StepError> {
         if quiet::is_asked(context, &self.target_group)? {
-            return Ok(stays());
+            return Ok(self.stays());
+        }
+        if let Some(objection) = self.objection(clients, context).await? {
+            quiet::warn_of(context, objection);
+            return Ok(self.stays());
         }
         self.wait(clients, context).await?;
         Ok(Value::Null)
+    }
+
+    fn stays(&self) -> Value {
+        let version = self.last.as_ref().map(|last| last.leaving.version);
+        json!(quiet::Stays { stays: true, target_group: self.target_group.clone(), version })
+    }
+
+    /// What speaks against draining the fleet now, where what was seen of it is too old to act on: another fleet has drained
+    /// before it, or a process that died was here. One whose servers are leaving already is not looked at.
+    async fn objection(&self, clients: &Clients, context: &StepContext) -> Result<Option<StepError>, StepError> {
+        let Some(Last { leaving, terms }) = &self.last else { return Ok(None) };
+        if quiet::is_fresh(context)? || is_leaving(clients, &self.target_group).await? {
+            return Ok(None);
+        }
+        let successor = terms.successor(context)?;
+        let since = (flip::proven_at(context), context.now());
+        terms.objection(clients, leaving, successor.as_deref(), since).await
     }
 
     /// The same outside of a run.
@@ -93,6 +122,17 @@ impl Drain {
     }
 }
 
+async fn is_leaving(clients: &Clients, group: &str) -> Result<bool, StepError> {
+    match launch::target_health(clients, group).await {
+        Ok(health) => {
+            let draining = |target| launch::state(target) == Some(&TargetHealthStateEnum::Draining);
+            Ok(health.is_empty() || health.iter().any(draining))
+        }
+        Err(error) if error.is("TargetGroupNotFound") => Ok(true),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Ends a fleet's servers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Terminate {
@@ -103,7 +143,7 @@ pub struct Terminate {
 impl Terminate {
     pub async fn run(&self, clients: &Clients, context: &StepContext) -> Result<Value, StepError> {
         if quiet::is_asked(context, &self.target_group)? {
-            return Ok(stays());
+            return Ok(Value::Null);
         }
         servers::terminate(clients, context, &self.instances).await?;
         Ok(Value::Null)
@@ -125,7 +165,7 @@ pub struct DeleteGroup {
 impl DeleteGroup {
     pub async fn run(&self, clients: &Clients, context: &StepContext) -> Result<Value, StepError> {
         if quiet::is_asked(context, &self.target_group)? {
-            return Ok(stays());
+            return Ok(Value::Null);
         }
         self.delete(clients).await?;
         Ok(Value::Null)

@@ -5,17 +5,19 @@ use std::{collections::BTreeMap, time::Duration};
 use alcedo_images::session::Session;
 use alcedo_pipeline::{
     context::StepContext,
-    error::StepError,
+    error::{ErrorKind, StepError},
     file::Preview,
     suite::{Ask, Check, HttpCheck, TcpCheck},
+    wait::{Look, Wait},
 };
-use alcedo_smoke_tests::{CheckEvent, Shell, SuiteReport, Target, run};
+use alcedo_smoke_tests::{CheckEvent, Shell, SuiteReport, Target, run, same_version};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
+    keep_alive::KeepAlive,
     launch::{self, MadeServers},
-    probes::FrontDoor,
+    probes::{FrontDoor, Known},
     servers::Server,
     site::Site,
     ssh::{self, Login},
@@ -24,6 +26,10 @@ use crate::{
 
 /// From a healthy server, sshd answers at once; its console may lag.
 const LOGIN_DEADLINE: Duration = Duration::from_secs(180);
+
+/// AWS publishes no bound for how long a node may lag; two minutes are the longest that anybody reports
+/// (argoproj/argo-rollouts #4595).
+const PREVIEW_WITHIN: Duration = Duration::from_secs(120);
 
 /// Runs the suite.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -38,20 +44,38 @@ pub struct SmokeTest {
     pub front_door: FrontDoor,
     pub preview: Preview,
     pub version: String,
+    /// Whether the servers keep idle connections for longer than the balancer does is looked at meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_alive: Option<KeepAlive>,
 }
 
 impl SmokeTest {
     pub async fn run(&self, site: &Site, shop: &Workshop, context: &StepContext) -> Result<Value, StepError> {
         let made: MadeServers = context.output(launch::INSTANCES)?;
         let servers = made.servers.iter().map(|server| self.on_server(site, shop, context, server));
-        let (mut reports, sessions): (Vec<_>, Vec<_>) = match self.servers {
-            true => futures::future::try_join_all(servers).await?.into_iter().unzip(),
-            false => {
-                context.warn("the servers cannot be tested directly: this machine's address is not known", None);
-                (Vec::new(), Vec::new())
+        let tested = async {
+            let (mut reports, sessions): (Vec<_>, Vec<_>) = match self.servers {
+                true => futures::future::try_join_all(servers).await?.into_iter().unzip(),
+                false => {
+                    context.warn("the servers cannot be tested directly: this machine's address is not known", None);
+                    (Vec::new(), Vec::new())
+                }
+            };
+            // Where a server itself is not as it should be, nobody waits for its preview.
+            if reports.iter().all(|(_, report)| report.failures().next().is_none()) {
+                self.await_preview(context).await?;
             }
+            reports.push(self.through_preview(site, context).await?);
+            Ok::<_, StepError>((reports, sessions))
         };
-        reports.push(self.through_preview(site, context).await?);
+        let (reports, sessions) = match &self.keep_alive {
+            Some(looked_at) if self.servers => {
+                let targets = made.servers.iter().map(|server| Ok((server.id.clone(), self.target(site, server)?)));
+                let targets = targets.collect::<Result<Vec<_>, StepError>>()?;
+                looked_at.beside(&site.clients, context, targets, tested).await?
+            }
+            _ => tested.await?,
+        };
         let passed = reports.iter().all(|(_, report)| report.failures().next().is_none());
         let leave = made.servers.iter().zip(sessions).filter_map(|(server, session)| Some((server, session?)));
         let leave = leave.map(|(server, session)| log_out(shop, context, server, session, passed));
@@ -77,10 +101,7 @@ impl SmokeTest {
         context: &StepContext,
         server: &Server,
     ) -> Result<((String, SuiteReport), Option<Session>), StepError> {
-        let address = server.address(self.private_address).map(|address| address.to_string()).unwrap_or_default();
-        let target = Target::server(&address, self.app_port)
-            .map_err(|error| StepError::failed(format!("{address} is not an address")).because(error))?;
-        let target = self.with_version(Target { folder: site.folder.clone(), ..target });
+        let target = self.with_version(self.target(site, server)?);
         let session = match self.checks.iter().any(Check::needs_ssh) {
             false => None,
             true => {
@@ -94,15 +115,51 @@ impl SmokeTest {
         Ok(((server.id.clone(), report), session))
     }
 
-    /// Through the balancer, by the preview's header or port. What needs a shell, or names a port of the servers, was
-    /// asked of each server already.
-    async fn through_preview(&self, site: &Site, context: &StepContext) -> Result<(String, SuiteReport), StepError> {
+    fn target(&self, site: &Site, server: &Server) -> Result<Target, StepError> {
+        let address = server.address(self.private_address).map(|address| address.to_string()).unwrap_or_default();
+        let target = Target::server(&address, self.app_port)
+            .map_err(|error| StepError::failed(format!("{address} is not an address")).because(error))?;
+        Ok(Target { folder: site.folder.clone(), ..target })
+    }
+
+    /// How requests come to green before it has traffic.
+    fn preview(&self) -> (FrontDoor, BTreeMap<String, String>) {
         let door = self.front_door.clone().on_port(self.preview.port);
         let mut headers = BTreeMap::new();
         if let Some(header) = &self.preview.header {
             // Every fleet's rule answers to its version; the header's own value could reach another's.
             headers.insert(header.name.clone(), self.version.clone());
         }
+        (door, headers)
+    }
+
+    /// A node of the balancer may not know of the preview yet, which says nothing of green. What is still wrong at the end of
+    /// the wait, the suite says in its own words.
+    async fn await_preview(&self, context: &StepContext) -> Result<(), StepError> {
+        let (door, headers) = self.preview();
+        let (known, what) = (Known::default(), format!("every node to know the preview of {}", self.version));
+        let answers = Wait::new(Duration::from_secs(1), PREVIEW_WITHIN).until(context, &what, || async {
+            let answers = match door.ask(&headers, &known).await {
+                Ok(answers) => answers,
+                Err(error) => return Ok(Look::NotYet(error.message)),
+            };
+            let wrong = answers.into_iter().find_map(|(node, answer)| match answer {
+                Ok(version) if same_version(&version, &self.version) => None,
+                Ok(version) => Some(format!("{node} answers {version}")),
+                Err(why) => Some(format!("{node}: {why}")),
+            });
+            Ok(wrong.map_or(Look::Ready(()), Look::NotYet))
+        });
+        match answers.await {
+            Err(error) if error.kind != ErrorKind::TimedOut => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Through the balancer, by the preview's header or port. What needs a shell, or names a port of the servers, was
+    /// asked of each server already.
+    async fn through_preview(&self, site: &Site, context: &StepContext) -> Result<(String, SuiteReport), StepError> {
+        let (door, headers) = self.preview();
         let show = |event| show(context, "preview", &event);
         let report = through_balancer(site, context, (&door, &headers), &self.version, &self.checks, &show).await?;
         Ok(("preview".into(), report))

@@ -33,6 +33,11 @@ pub const HELD_UNTIL: &str = "alcedo:held-until";
 /// Beside it: since when the fleet has no traffic.
 pub const HELD_SINCE: &str = "alcedo:held-since";
 
+/// On a fleet's target group: the port and the ARN of the listener at which it was launched.
+pub const LISTENER: &str = "alcedo:listener";
+/// Beside it: the balancer's own URL there.
+pub const URL: &str = "alcedo:url";
+
 /// On a security group rule: one for each run that uses it, with the moment in which its lease ends. The rule goes with
 /// the last of them.
 const USER: &str = "alcedo:user:";

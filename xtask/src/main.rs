@@ -70,6 +70,12 @@ enum Chore {
         /// How many flips
         #[arg(long, default_value_t = 20, requires = "what")]
         flips: u32,
+        /// In how many local regions at the same time
+        #[arg(long, default_value_t = 1, requires = "what", value_parser = clap::value_parser!(u32).range(1..=8))]
+        lanes: u32,
+        /// How long the balancer's nodes may take to take up a change, such as 30s; by default 2s
+        #[arg(long, requires = "what")]
+        propagation: Option<String>,
         /// Measure `alcedo` as users install it; building it that way takes a quarter of an hour the first time
         #[arg(long)]
         release: bool,
@@ -94,7 +100,9 @@ fn main() -> ExitCode {
         Chore::Test { filter } => test::run(filter.as_deref()),
         Chore::Soak { schedules } => test::soak(schedules),
         Chore::Mutants { only } => mutants::run(only.as_deref()),
-        Chore::Bench { what: Some(Benched::Flip), flips, .. } => test::bench_flips(flips),
+        Chore::Bench { what: Some(Benched::Flip), flips, lanes, propagation, .. } => {
+            test::bench_flips(test::Flips { count: flips, propagation: propagation.as_deref(), lanes, within_s: None })
+        }
         Chore::Bench { release, .. } => {
             bench::run(if release { alcedo::Profile::Release } else { alcedo::Profile::Dev })
         }

@@ -62,9 +62,20 @@ pub fn run(filter: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-/// Flips of a soak, and the time in which the balancer's nodes take up a change in it.
-const SOAKED_FLIPS: u32 = 200;
-const SOAKED_PROPAGATION: &str = "30s";
+/// Flips of a soak, and the time in which the balancer's nodes take up a change in it. A flip takes up to forty seconds then,
+/// nearly all of it waiting, so several regions are flipped at the same time, and no flip begins after the last moment.
+const SOAKED: Flips<'_> = Flips { count: 200, propagation: Some("30s"), lanes: 4, within_s: Some(55 * 60) };
+
+/// How flips are measured.
+#[derive(Debug, Clone, Copy)]
+pub struct Flips<'a> {
+    pub count: u32,
+    /// By default, two seconds.
+    pub propagation: Option<&'a str>,
+    /// Regions, each with an app and visitors of its own.
+    pub lanes: u32,
+    pub within_s: Option<u64>,
+}
 
 /// What `test` tries a part of, in full; then whether the tests notice bugs at all.
 pub fn soak(schedules: u64) -> Result<()> {
@@ -87,24 +98,28 @@ pub fn soak(schedules: u64) -> Result<()> {
     .env("ALCEDO_SOAK", schedules.to_string())
     .env("ALCEDO_TEST_PYTHON", extras::python().join("bin/python"));
     process::run(&mut soak)?;
-    flips(SOAKED_FLIPS, Some(SOAKED_PROPAGATION))?;
+    flips(SOAKED)?;
     mutants::run(None)
 }
 
 /// Measures flips and rollbacks under visitors of every kind.
-pub fn bench_flips(count: u32) -> Result<()> {
+pub fn bench_flips(how: Flips<'_>) -> Result<()> {
     setup::ensure(true)?;
     heading("Flips");
-    flips(count, None)
+    flips(how)
 }
 
-fn flips(count: u32, propagation: Option<&str>) -> Result<()> {
+fn flips(how: Flips<'_>) -> Result<()> {
     let mut flips = cargo();
     flips
         .args(["test", "--workspace", "--test", "e2e", "--", "flips", "--nocapture"])
-        .env("ALCEDO_FLIPS", count.to_string());
-    if let Some(propagation) = propagation {
+        .env("ALCEDO_FLIPS", how.count.to_string())
+        .env("ALCEDO_LANES", how.lanes.to_string());
+    if let Some(propagation) = how.propagation {
         flips.env("ALCEDO_PROPAGATION", propagation);
+    }
+    if let Some(seconds) = how.within_s {
+        flips.env("ALCEDO_FLIPS_WITHIN_S", seconds.to_string());
     }
     process::run(&mut flips)?;
     Ok(())

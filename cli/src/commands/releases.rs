@@ -163,6 +163,8 @@ mod tests {
                 })
                 .collect(),
             pinned,
+            distrusted: None,
+            sboms: Vec::new(),
         };
         let releases = [
             release("2026.1120.190512", Some(Role::InService), &[("staging", false)], false),

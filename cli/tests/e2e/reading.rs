@@ -80,6 +80,13 @@ fn status(world: &World, in_service: &str) {
     let serving: Vec<&Value> = fleets.iter().filter(|fleet| fleet["role"] == "in-service").collect();
     assert_eq!(serving.len(), 1, "{fleets:?}");
     assert_eq!((text(&serving[0]["version"]), &json.json()["lock"]), (in_service.to_owned(), &Value::Null));
+    // Nobody here has credentials for the other environment: its line says so, and so does the exit code.
+    let all = world.run(&["status", "--all"]).expect(1);
+    let line =
+        |name: &str| all.stdout.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("no {name}"));
+    assert_says(line("local"), &[in_service, "2/2"]);
+    assert_says(line("production"), &["?"]);
+    assert_says(&all.stderr, &["1 environment could not be looked at"]);
 }
 
 fn releases(world: &World, versions: &[&str], in_service: &str) {

@@ -2,7 +2,8 @@
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// Two processors carry two regions with a handful of servers each; a third one makes all of them slower.
+/// Two processors carry two regions with a handful of servers each; a third one makes all of them slower. A soak's lanes wait
+/// most of their time.
 const SEATS: usize = 2;
 
 static TAKEN: Mutex<usize> = Mutex::new(0);
@@ -14,7 +15,8 @@ pub struct Seat(());
 
 /// Waits for a free seat. Every holder's own waits have deadlines, so this one ends too.
 pub fn take() -> Seat {
-    let mut taken = FREED.wait_while(taken(), |taken| *taken >= SEATS).unwrap_or_else(PoisonError::into_inner);
+    let seats = SEATS.max(crate::flips::lanes());
+    let mut taken = FREED.wait_while(taken(), |taken| *taken >= seats).unwrap_or_else(PoisonError::into_inner);
     *taken += 1;
     Seat(())
 }

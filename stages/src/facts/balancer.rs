@@ -2,19 +2,39 @@
 
 use aws_sdk_elasticloadbalancingv2::types::{Listener, LoadBalancer, Rule};
 
-use super::{Balancer, FactsError, NamingRule, Secured};
+use super::{Balancer, FactsError, Secured, uses};
 use crate::{
+    clients::Clients,
     cloud_error::CloudError,
     listener::{Place, Routing},
     site::Site,
 };
 
-/// The balancer that the file names, and what its listener does now.
+/// The balancer that the file names, and what its listener does now. Of its other listeners the default actions are read, and
+/// not the rules.
+///
+/// # Errors
+/// Something that the file names is not there, or the cloud could not be asked.
 pub async fn observe(site: &Site) -> Result<Balancer, FactsError> {
+    Ok(read(site).await?.0)
+}
+
+/// The same with the rules of every listener: for whoever is about to end what may be in use.
+///
+/// # Errors
+/// As [`observe`].
+pub async fn observe_all(site: &Site) -> Result<Balancer, FactsError> {
+    let (mut balancer, listeners) = read(site).await?;
+    let others = listeners.iter().filter(|it| it.listener_arn() != Some(&balancer.listener));
+    balancer.uses.extend(uses::of_rules(&site.clients, others).await?);
+    Ok(balancer)
+}
+
+async fn read(site: &Site) -> Result<(Balancer, Vec<Listener>), FactsError> {
     let wanted = &site.pipeline.flip.listener;
     let found = find_balancer(site, &wanted.load_balancer).await?;
     let arn = found.load_balancer_arn().unwrap_or_default().to_owned();
-    let listeners = listeners(site, &arn).await?;
+    let listeners = listeners(&site.clients, &arn).await?;
     let on_port = |port: u16| listeners.iter().find(|listener| listener.port() == Some(i32::from(port)));
     let listener = on_port(wanted.port).ok_or_else(|| {
         let ports: Vec<String> = listeners.iter().filter_map(|it| it.port()).map(|port| port.to_string()).collect();
@@ -29,9 +49,10 @@ pub async fn observe(site: &Site) -> Result<Balancer, FactsError> {
         )
     })?;
     let listener_arn = listener.listener_arn().unwrap_or_default().to_owned();
-    let rules = rules(site, &listener_arn).await?;
+    let rules = rules(&site.clients, &listener_arn).await?;
     let priorities = rules.iter().filter_map(|rule| rule.priority()?.parse().ok()).collect();
-    let naming = rules.iter().filter(|rule| rule.priority() != Some("default")).filter_map(naming).collect();
+    let defaults = listeners.iter().filter_map(uses::of_default);
+    let uses = defaults.chain(rules.iter().filter_map(|rule| uses::of_rule(rule, wanted.port))).collect();
     let (place, actions) = match wanted.rule {
         None => (Place::Listener { arn: listener_arn.clone() }, listener.default_actions().to_vec()),
         Some(priority) => {
@@ -58,7 +79,7 @@ pub async fn observe(site: &Site) -> Result<Balancer, FactsError> {
             Some((listener.listener_arn().unwrap_or_default().to_owned(), readable(listener.default_actions(), port)?))
         }
     };
-    Ok(Balancer {
+    let balancer = Balancer {
         name: found.load_balancer_name().unwrap_or_default().to_owned(),
         dns_name: found.dns_name().unwrap_or_default().to_owned(),
         addresses: addresses(&found),
@@ -70,17 +91,11 @@ pub async fn observe(site: &Site) -> Result<Balancer, FactsError> {
         listener: listener_arn,
         place,
         priorities,
-        rules: naming,
+        uses,
         preview_listener,
         arn,
-    })
-}
-
-fn naming(rule: &Rule) -> Option<NamingRule> {
-    let routing = Routing::read(rule.actions()).ok()?;
-    let target_groups: Vec<String> = routing.named().into_iter().map(str::to_owned).collect();
-    (!target_groups.is_empty())
-        .then(|| NamingRule { arn: rule.rule_arn().unwrap_or_default().to_owned(), target_groups })
+    };
+    Ok((balancer, listeners))
 }
 
 fn secured(listener: &Listener) -> Option<Secured> {
@@ -106,8 +121,9 @@ async fn find_balancer(site: &Site, name: &str) -> Result<LoadBalancer, FactsErr
     }
 }
 
-async fn listeners(site: &Site, balancer: &str) -> Result<Vec<Listener>, CloudError> {
-    let call = site.clients.elb.describe_listeners().load_balancer_arn(balancer);
+/// All listeners of a balancer.
+pub(super) async fn listeners(clients: &Clients, balancer: &str) -> Result<Vec<Listener>, CloudError> {
+    let call = clients.elb.describe_listeners().load_balancer_arn(balancer);
     let mut pages = call.into_paginator().send();
     let mut found = Vec::new();
     while let Some(page) = pages.next().await {
@@ -118,11 +134,11 @@ async fn listeners(site: &Site, balancer: &str) -> Result<Vec<Listener>, CloudEr
 }
 
 /// All rules of a listener.
-async fn rules(site: &Site, listener: &str) -> Result<Vec<Rule>, CloudError> {
+pub(super) async fn rules(clients: &Clients, listener: &str) -> Result<Vec<Rule>, CloudError> {
     let mut found = Vec::new();
     let mut marker = None;
     loop {
-        let call = site.clients.elb.describe_rules().listener_arn(listener).set_marker(marker);
+        let call = clients.elb.describe_rules().listener_arn(listener).set_marker(marker);
         let page = call.send().await.map_err(|error| CloudError::of("read the listener's rules", error))?;
         found.extend_from_slice(page.rules());
         marker = page.next_marker().map(str::to_owned);

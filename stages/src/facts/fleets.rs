@@ -7,7 +7,7 @@ use aws_sdk_ec2::types::Filter;
 use aws_sdk_elasticloadbalancingv2::types::TargetGroup;
 use serde::Serialize;
 
-use super::{Balancer, Fleet};
+use super::{Balancer, Fleet, Use};
 use crate::{
     cloud_error::CloudError,
     listener::{Routing, group_name},
@@ -75,9 +75,8 @@ pub async fn everywhere(site: &Site, balancer: &Balancer) -> Result<(Vec<Fleet>,
 /// The fleets that the listener or a rule of it names, without their servers, which the balancer knows as well: two calls
 /// less, for whoever only wants to see. A target group that nothing refers to yet is not among them.
 pub async fn reachable(site: &Site, balancer: &Balancer) -> Result<Vec<Fleet>, CloudError> {
-    let preview = balancer.preview_listener.iter().flat_map(|(_, routing)| routing.named());
-    let rules = balancer.rules.iter().flat_map(|rule| rule.target_groups.iter().map(String::as_str));
-    let named: BTreeSet<&str> = balancer.routing.named().into_iter().chain(preview).chain(rules).collect();
+    let named: BTreeSet<&str> =
+        balancer.uses.iter().flat_map(|it| it.target_groups.iter().map(String::as_str)).collect();
     let prefix = prefix(site);
     let ours = named.into_iter().filter(|arn| group_name(arn).starts_with(&prefix)).map(str::to_owned).collect();
     Ok(assemble(site, tagged_of(site, ours, Some(balancer)).await?, Some(balancer), &BTreeMap::new()))
@@ -89,14 +88,24 @@ async fn of_environment(site: &Site, tagged: Tagged, balancer: Option<&Balancer>
 
 fn assemble(
     site: &Site,
-    Tagged { groups, rules: ours }: Tagged,
+    tagged: Tagged,
     balancer: Option<&Balancer>,
     instances: &BTreeMap<Owner, Vec<String>>,
 ) -> Vec<Fleet> {
-    let rules = balancer.map(|balancer| balancer.rules.as_slice()).unwrap_or_default();
-    let weights = match balancer.map(|balancer| &balancer.routing) {
-        Some(Routing::Forward { groups, .. }) => groups.clone(),
-        _ => Vec::new(),
+    let nothing = Routing::Forward { groups: Vec::new(), sticky_seconds: None };
+    let listener = balancer.map_or((&nothing, [].as_slice()), |balancer| (&balancer.routing, &balancer.uses));
+    of_tags(site, tagged, listener, instances)
+}
+
+fn of_tags(
+    site: &Site,
+    Tagged { groups, rules: ours }: Tagged,
+    (routing, uses): (&Routing, &[Use]),
+    instances: &BTreeMap<Owner, Vec<String>>,
+) -> Vec<Fleet> {
+    let weights = match routing {
+        Routing::Forward { groups, .. } => groups.as_slice(),
+        _ => &[],
     };
     let mut fleets: Vec<Fleet> = groups
         .into_iter()
@@ -105,7 +114,7 @@ fn assemble(
             let version = tags.get(tags::VERSION)?.parse().ok()?;
             let run = tags.get(tags::RUN).map(str::to_owned);
             // A rule that somebody else made for our group is theirs, whatever it does.
-            let rule = rules.iter().find(|rule| rule.target_groups == [arn.as_str()] && ours.contains(&rule.arn));
+            let rule = uses.iter().find(|rule| rule.target_groups == [arn.as_str()] && ours.contains(&rule.arn));
             Some(Fleet {
                 version,
                 commit: tags.get(tags::COMMIT).map(str::to_owned),
@@ -129,15 +138,20 @@ fn assemble(
     fleets
 }
 
+/// The fleets of some target groups, without their servers and preview rules, as the production listener weighs them.
+pub(super) fn with_weights(site: &Site, tagged: Tagged, routing: &Routing) -> Vec<Fleet> {
+    of_tags(site, tagged, (routing, &[]), &BTreeMap::new())
+}
+
 /// What carries this app's tag, whatever its environment.
-struct Tagged {
+pub(super) struct Tagged {
     /// Target groups, with their tags.
-    groups: BTreeMap<String, Tags>,
+    pub groups: BTreeMap<String, Tags>,
     /// Listener rules that send to one group alone.
     rules: BTreeSet<String>,
 }
 
-async fn tagged(site: &Site, balancer: Option<&Balancer>) -> Result<Tagged, CloudError> {
+pub(super) async fn tagged(site: &Site, balancer: Option<&Balancer>) -> Result<Tagged, CloudError> {
     let prefix = prefix(site);
     let mut pages = site.clients.elb.describe_target_groups().into_paginator().send();
     let mut arns = Vec::new();
@@ -151,7 +165,8 @@ async fn tagged(site: &Site, balancer: Option<&Balancer>) -> Result<Tagged, Clou
 
 /// Which of these target groups, and of the rules that send to one of them alone, carry this app's tag: asked for together.
 async fn tagged_of(site: &Site, groups: Vec<String>, balancer: Option<&Balancer>) -> Result<Tagged, CloudError> {
-    let rules = balancer.map(|balancer| balancer.rules.as_slice()).unwrap_or_default().iter();
+    let uses = balancer.map(|balancer| balancer.uses.as_slice()).unwrap_or_default().iter();
+    let rules = uses.filter(|it| it.arn.contains(":listener-rule/"));
     let to_one_of_them = rules.filter(|rule| matches!(rule.target_groups.as_slice(), [one] if groups.contains(one)));
     let rules: BTreeSet<String> = to_one_of_them.map(|rule| rule.arn.clone()).collect();
     let mut found = tags_of(site, groups.into_iter().chain(rules.iter().cloned()).collect()).await?;

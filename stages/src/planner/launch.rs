@@ -8,7 +8,14 @@ use alcedo_pipeline::{
 use sha2::{Digest, Sha256};
 
 use super::{Case, Draft, PlanError, no_address, why};
-use crate::{action::Action, bake, facts::Image, ingress, launch, preview, secrets, smoke};
+use crate::{
+    action::Action,
+    bake,
+    facts::{self, Image},
+    ingress,
+    keep_alive::KeepAlive,
+    launch, preview, secrets, smoke,
+};
 
 /// Longer than any suite should take; the rules are closed as soon as the suite has ended.
 const SMOKE_LEASE_SECONDS: u64 = 1800;
@@ -70,6 +77,10 @@ pub(super) fn steps(case: &Case<'_>, image: Option<&Image>, draft: &mut Draft) -
             health_check: settings.health_check.clone(),
             deregistration_delay: settings.deregistration_delay,
             launched_with: Some(facts.launch_parts.clone()),
+            place: Some(launch::ReachedAt {
+                listener: facts::listener_tag(&facts.balancer),
+                url: facts::own_url(&facts.balancer),
+            }),
         }),
     );
     let (does, attach) = attach_preview(case)?;
@@ -241,6 +252,10 @@ fn smoke(case: &Case<'_>, draft: &mut Draft) {
             front_door: case.front_door(),
             preview: pipeline.flip.preview.clone(),
             version: target.version.to_string(),
+            keep_alive: Some(KeepAlive {
+                balancer: facts.balancer.arn.clone(),
+                path: pipeline.launch.health_check.path.clone(),
+            }),
         }),
     );
     if facts.own_address.is_some() {

@@ -10,6 +10,7 @@ use super::{Case, Draft, PlanError};
 use crate::{
     action::Action,
     facts::Fleet,
+    last_look::{self, Successor, Terms},
     quiet::{self, Leaving},
     retire,
 };
@@ -30,7 +31,9 @@ pub(super) fn steps(case: &Case<'_>, draft: &mut Draft) {
         !is_green && (!is_blue || !keeps_blue)
     };
     let going = without_foreign(case, facts.fleets.iter().filter(goes), draft);
-    retire(case, &going, draft);
+    let servers = if held.is_some() { 1 } else { case.pipeline().launch.count as usize };
+    let green = Successor { version: case.target.version, group: case.green(), servers };
+    retire(case, &going, Some(green), draft);
     prune(case, &going, draft);
 }
 
@@ -43,12 +46,12 @@ pub(super) fn what_is_over(case: &Case<'_>, draft: &mut Draft) {
     let over = |fleet: &&Fleet| fleet.is_held() && fleet.held_until.is_some_and(|until| until <= case.scope.now);
     if case.facts.fleets.iter().any(|fleet| over(&fleet))
         && let (Some(blue), Some(healthy)) = (case.blue, case.facts.healthy_in_service)
-        && let Err(error) = quiet::check_successor(blue, healthy)
+        && let Err(error) = Successor::in_service(blue).check(healthy)
     {
         return draft.note(format!("retire: {}", error.message));
     }
     let going = without_foreign(case, case.facts.fleets.iter().filter(over), draft);
-    retire(case, &going, draft);
+    retire(case, &going, case.blue.map(Successor::in_service), draft);
 }
 
 /// What is planned where a hold is to end now.
@@ -60,36 +63,34 @@ pub(super) fn what_is_held(case: &Case<'_>, draft: &mut Draft) -> Result<(), Pla
     let going = without_foreign(case, held.iter().copied(), draft);
     if going.is_empty() {
         let why = draft.notes.join("; ");
-        return Err(PlanError::new(why, "take the rule away, or have it send elsewhere, and end the hold then"));
+        return Err(PlanError::new(why, "have it send elsewhere, and end the hold then"));
     }
     if let (Some(blue), Some(healthy)) = (case.blue, case.facts.healthy_in_service) {
-        quiet::check_successor(blue, healthy).map_err(|error| PlanError { what: error.message, hints: error.hints })?;
+        Successor::in_service(blue)
+            .check(healthy)
+            .map_err(|error| PlanError { what: error.message, hints: error.hints })?;
     }
-    retire(case, &going, draft);
+    retire(case, &going, case.blue.map(Successor::in_service), draft);
     Ok(())
 }
 
-/// Those of these fleets that nobody else has a use for, as far as the listener's rules tell.
+/// Those of these fleets that nobody else has a use for, as far as the balancer's listeners tell.
 fn without_foreign<'a>(case: &Case<'a>, fleets: impl Iterator<Item = &'a Fleet>, draft: &mut Draft) -> Vec<&'a Fleet> {
     let mut going = Vec::new();
     for fleet in fleets {
-        match case.facts.balancer.foreign_rule_to(fleet) {
-            Some(rule) => {
-                draft.note(format!(
-                    "retire: {} stays, because the rule {} sends requests to it",
-                    fleet.version, rule.arn
-                ));
-            }
+        match case.facts.balancer.foreign_use_of(fleet) {
+            Some(foreign) => draft.note(format!("retire: {}", last_look::used_by(fleet.version, foreign))),
             None => going.push(fleet),
         }
     }
     going
 }
 
-fn retire(case: &Case<'_>, going: &[&Fleet], draft: &mut Draft) {
+fn retire(case: &Case<'_>, going: &[&Fleet], successor: Option<Successor>, draft: &mut Draft) {
     let facts = case.facts;
     let timeout = Span::from(case.pipeline().retire.timeout.duration());
-    quiet(case, going, timeout, draft);
+    let terms = Terms::of(&facts.balancer, case.pipeline().watch.metrics, successor);
+    quiet(case, going, &terms, timeout, draft);
     for fleet in going {
         let version = fleet.version;
         // Two launches of one version, of which one has left its fleet, are told apart.
@@ -106,6 +107,7 @@ fn retire(case: &Case<'_>, going: &[&Fleet], draft: &mut Draft) {
                 instances: fleet.instances.clone(),
                 place: facts.balancer.place.clone(),
                 timeout,
+                last: Some(retire::Last { leaving: Leaving::from(*fleet), terms: terms.clone() }),
             }),
         );
         draft.add(
@@ -136,13 +138,14 @@ fn retire(case: &Case<'_>, going: &[&Fleet], draft: &mut Draft) {
 }
 
 /// The last look before anything goes: up to here all of it can be undone.
-fn quiet(case: &Case<'_>, going: &[&Fleet], timeout: Span, draft: &mut Draft) {
+fn quiet(case: &Case<'_>, going: &[&Fleet], terms: &Terms, timeout: Span, draft: &mut Draft) {
     if going.is_empty() {
         return;
     }
     draft.open_gate(Stage::Retire);
     let versions: Vec<String> = going.iter().map(|fleet| fleet.version.to_string()).collect();
-    let balancer = &case.facts.balancer;
+    // What this run has flipped to is watched until the old servers go.
+    let flips = draft.steps.iter().any(|step| step.barrier);
     draft.add(
         Stage::Hold,
         quiet::STEP,
@@ -151,10 +154,10 @@ fn quiet(case: &Case<'_>, going: &[&Fleet], timeout: Span, draft: &mut Draft) {
         None::<&str>,
         Action::AwaitQuiet(quiet::AwaitQuiet {
             fleets: going.iter().map(|fleet| Leaving::from(*fleet)).collect(),
-            place: balancer.place.clone(),
-            balancer: case.pipeline().watch.metrics.then(|| balancer.arn.clone()),
+            terms: terms.clone(),
             timeout,
             alone: case.ends_hold,
+            judge: flips.then(|| super::traffic::judge(case)),
         }),
     );
 }

@@ -92,7 +92,7 @@ fn looks(case: &Case<'_>) -> u32 {
     of_shares.saturating_add(of_hold)
 }
 
-fn judge(case: &Case<'_>) -> Box<Judge> {
+pub(super) fn judge(case: &Case<'_>) -> Box<Judge> {
     let Case { target, held, .. } = case;
     let pipeline = case.pipeline();
     let preview = &pipeline.flip.preview;

@@ -16,8 +16,8 @@ use crate::{
     cloud_error::CloudError,
     costs,
     facts::{self, Facts, FactsError, Fleet},
-    launch,
-    quiet::{self, Leaving},
+    last_look::{Successor, Terms},
+    quiet::Leaving,
     releases, retire, servers,
     site::Site,
     tags::{self, Tags},
@@ -87,43 +87,29 @@ pub async fn find(site: &Site) -> Result<Vec<Found>, FactsError> {
 struct Ending {
     fleet: Fleet,
     delete: retire::DeleteGroup,
-    /// By ARN.
-    balancer: String,
+    terms: Terms,
     in_service: Fleet,
 }
 
 impl Ending {
     async fn end(&self, site: &Site) -> Result<(), StepError> {
-        let Self { fleet, delete, in_service, .. } = self;
+        let Self { fleet, delete, terms, in_service } = self;
         let clients = &site.clients;
-        // What was held is the way back, as long as what replaced it is not well.
-        if fleet.is_held() {
-            let healthy = launch::count_healthy(&launch::target_health(clients, &in_service.target_group).await?);
-            quiet::check_successor(in_service, healthy)?;
+        let leaving = Leaving::from(fleet);
+        let now = (None, site.now());
+        if let Some(objection) = terms.objection(clients, &leaving, Some(&in_service.target_group), now).await? {
+            return Err(objection);
         }
-        self.check_quiet(site).await?;
         let drain = retire::Drain {
             target_group: fleet.target_group.clone(),
             instances: fleet.instances.clone(),
             place: delete.place.clone(),
             timeout: site.pipeline.retire.timeout,
+            last: None,
         };
         drain.wait(clients, &Alone::default()).await?;
         servers::terminate(clients, &Alone::default(), &fleet.instances).await?;
         delete.delete(clients).await
-    }
-
-    async fn check_quiet(&self, site: &Site) -> Result<(), StepError> {
-        if !site.pipeline.watch.metrics {
-            return Ok(());
-        }
-        let leaving = Leaving::from(&self.fleet);
-        let asked = quiet::asked(&site.clients, &self.balancer, std::slice::from_ref(&leaving), None, site.now());
-        // What cannot be read says nothing; the balancer's own word comes next.
-        match asked.await.unwrap_or_default().values().next() {
-            Some(what) => Err(quiet::still_asked(self.fleet.version, what)),
-            None => Ok(()),
-        }
     }
 }
 
@@ -167,7 +153,7 @@ impl Look<'_> {
         let reserve = facts::version_before(fleets);
         let named = balancer.routing.named();
         let nobodys =
-            |fleet: &&Fleet| !named.contains(&fleet.target_group.as_str()) && balancer.foreign_rule_to(fleet).is_none();
+            |fleet: &&Fleet| !named.contains(&fleet.target_group.as_str()) && balancer.foreign_use_of(fleet).is_none();
         let found = fleets.iter().filter(nobodys).filter_map(|fleet| {
             let why = match fleet.held_until {
                 Some(until) if until <= self.site.now() => format!("its hold ended at {until}"),
@@ -192,7 +178,12 @@ impl Look<'_> {
                 removal: Removal::Fleet(Box::new(Ending {
                     fleet: fleet.clone(),
                     delete,
-                    balancer: balancer.arn.clone(),
+                    terms: Terms::of(
+                        balancer,
+                        self.site.pipeline.watch.metrics,
+                        // What was held is the way back, as long as what replaced it is not well.
+                        fleet.is_held().then(|| Successor::in_service(in_service)),
+                    ),
                     in_service: in_service.clone(),
                 })),
             })

@@ -82,7 +82,7 @@ impl Holder {
 
 /// Fleets that a run had begun and nobody uses. Their preview rules would answer in the place of the next candidate's.
 async fn fleets(site: &Site) -> Result<Vec<String>, FactsError> {
-    let balancer = facts::balancer(site).await?;
+    let balancer = facts::balancer_with_all_uses(site).await?;
     let fleets = facts::fleets(site, Some(&balancer)).await?;
     let reserve = facts::version_before(&fleets);
     // A listener that has another group than ours says nothing of which fleet is whose reserve.
@@ -91,7 +91,7 @@ async fn fleets(site: &Site) -> Result<Vec<String>, FactsError> {
         .filter(|fleet| !fleet.is_in_service() && !fleet.is_held() && Some(fleet.version) != reserve)
         .filter(|fleet| !balancer.routing.named().contains(&fleet.target_group.as_str()))
         // Somebody else has found a use for it.
-        .filter(|fleet| balancer.foreign_rule_to(fleet).is_none())
+        .filter(|fleet| balancer.foreign_use_of(fleet).is_none())
         .collect();
     let mut ended = Vec::new();
     for fleet in left {

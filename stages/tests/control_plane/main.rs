@@ -11,6 +11,8 @@ mod flip_and_retire;
 mod guard;
 mod iam;
 mod ingress;
+mod keep_alive;
+mod last_look;
 mod life;
 mod moto;
 mod moto_differences;

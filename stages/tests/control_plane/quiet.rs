@@ -26,7 +26,7 @@ use crate::{
 const HELD: &str = "2026.1101.100000";
 
 /// One request a second to a version's fleet, so many times.
-async fn asks(bench: &Bench, version: &str, times: u32) -> AbortOnDropHandle<()> {
+pub async fn asks(bench: &Bench, version: &str, times: u32) -> AbortOnDropHandle<()> {
     let group = fleet(&bench.site, version.parse().unwrap()).await.unwrap().target_group;
     let region = Arc::clone(&bench.simulation.region.region);
     let balancer = balancer_of_listener(&bench.account.listener).to_owned();

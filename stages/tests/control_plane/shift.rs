@@ -112,6 +112,30 @@ async fn without_a_difference_every_share_is_passed() {
     assert_eq!(bench.account.routing().await, Routing::to(service.target_group));
 }
 
+/// A hold of half an hour is judged every three minutes; what is known of it is shown by the minute.
+#[tokio::test(start_paused = true)]
+async fn the_numbers_are_shown_before_they_are_judged() {
+    let changes = json!({ "hold": { "for": "30m", "attended": true }, "retire": { "timeout": "5m" } });
+    let (bench, site, green) = bench_with(changes).await;
+    let _visitors = visitors(&bench, 50, 2.0).await;
+    let (ending, events) = deployed(&site, green).await;
+    let waits = events.iter().filter_map(|event| match &event.what {
+        What::Waiting { status, .. } => Some(status.as_str()),
+        _ => None,
+    });
+    let before_the_first_look: Vec<&str> = waits
+        .filter(|status| {
+            ["in the hold, 29m", "in the hold, 28m", "in the hold, 27m"].iter().any(|at| status.starts_with(at))
+        })
+        .collect();
+    let shown = before_the_first_look.iter().any(|status| {
+        let rate = status.split("green ").nth(1).and_then(|rest| rest.split("/s, ").next()?.parse::<f64>().ok());
+        rate.is_some_and(|rate| rate > 20.0) && status.contains(" failed (")
+    });
+    assert!(shown, "{:?}: {:?}", ending.failure, before_the_first_look.last());
+    assert!(before_the_first_look[0].contains("2 healthy"), "{}", before_the_first_look[0]);
+}
+
 /// Two percent of green's requests fail, none of blue's.
 #[tokio::test(start_paused = true)]
 async fn two_percent_that_fail_stop_it_at_the_first_share() {

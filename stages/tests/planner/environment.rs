@@ -73,7 +73,7 @@ impl Environment {
             port: 80,
             place: Place::Listener { arn: "arn:listener".into() },
             routing: Routing::FixedResponse { status: "503".into(), content_type: None, body: None },
-            rules: Vec::new(),
+            uses: Vec::new(),
             priorities: Vec::new(),
             preview_listener: None,
         };

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::traffic::client;
 
-/// Pause of a client of short requests.
+/// Pause of a client of short requests, where this load has the machine for itself.
 const PAUSE: Duration = Duration::from_millis(10);
 const UPLOAD_BYTES: usize = 1 << 20;
 /// An upload is sent in so many pieces, with a pause before each.
@@ -58,11 +58,16 @@ pub struct Load {
 
 impl Load {
     pub fn start(runtime: &Handle, nodes: &[SocketAddr]) -> Self {
+        Self::start_one_of(1, runtime, nodes)
+    }
+
+    /// One of so many loads, which have the machine in common: each is as much the thinner.
+    pub fn start_one_of(loads: u32, runtime: &Handle, nodes: &[SocketAddr]) -> Self {
         let (sender, answers) = mpsc::unbounded_channel();
         let stop = CancellationToken::new();
         let mut visitors = Vec::new();
         for node in nodes {
-            let visitor = Visitor { node: *node, stop: stop.clone(), answers: sender.clone() };
+            let visitor = Visitor { node: *node, stop: stop.clone(), answers: sender.clone(), pause: PAUSE * loads };
             visitors.push(runtime.spawn(visitor.clone().short()));
             visitors.push(runtime.spawn(visitor.clone().uploads()));
             visitors.push(runtime.spawn(visitor.clone().slow()));
@@ -101,6 +106,7 @@ struct Visitor {
     node: SocketAddr,
     stop: CancellationToken,
     answers: mpsc::UnboundedSender<Answer>,
+    pause: Duration,
 }
 
 impl Visitor {
@@ -108,7 +114,7 @@ impl Visitor {
         let client = client(true);
         while !self.stop.is_cancelled() {
             self.tell(Kind::Short, version(client.get(self.url("version")))).await;
-            self.pause(PAUSE).await;
+            self.wait(self.pause).await;
         }
     }
 
@@ -132,7 +138,7 @@ impl Visitor {
             let request = client.get(self.url(&format!("slow?seconds={}", SLOW.as_secs())));
             let visitor = self.clone();
             under_way.push(tokio::spawn(async move { visitor.tell(Kind::Slow, version(request)).await }));
-            self.pause(SLOW_EVERY).await;
+            self.wait(SLOW_EVERY).await;
         }
         for request in under_way {
             request.await.expect("a request does not panic");
@@ -159,7 +165,7 @@ impl Visitor {
         let _ = self.answers.send(Answer { kind, began, ended: Instant::now(), version });
     }
 
-    async fn pause(&self, pause: Duration) {
+    async fn wait(&self, pause: Duration) {
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = self.stop.cancelled() => {}

@@ -16,7 +16,8 @@ use serde_json::{Value, json};
 
 use crate::{run::text, world::World};
 
-/// Flips in the test command; a soak does as many as `ALCEDO_FLIPS` says.
+/// Flips in the test command; a soak does as many as `ALCEDO_FLIPS` says, in as many lanes as `ALCEDO_LANES` says: each has a
+/// region, an app and visitors of its own.
 const FLIPS: usize = 6;
 /// The balancer of these tests has four nodes that take up a change within this time, one after another.
 const PROPAGATION: &str = "2s";
@@ -129,10 +130,61 @@ fn rollback(world: &World, to: &str) -> Flip {
     Flip { to: to.to_owned(), begun, changed, proven: Instant::now() }
 }
 
-/// The distributions of what the flips took, and what the visitors saw of them.
-fn measured(flips: &[Flip], answers: &[Answer]) -> Value {
-    let seconds = |of: &dyn Fn(&Flip) -> f64| spread(flips.iter().map(of).collect());
-    let last_old = |flip: &Flip| {
+/// How many regions are flipped at the same time.
+pub fn lanes() -> usize {
+    variable("ALCEDO_LANES").unwrap_or(1)
+}
+
+fn variable<T: std::str::FromStr>(name: &str) -> Option<T> {
+    std::env::var(name).ok().and_then(|value| value.parse().ok())
+}
+
+/// A world's flips, and what its visitors saw of them.
+struct Lane {
+    world: World,
+    flips: Vec<Flip>,
+    answers: Vec<Answer>,
+    serving: String,
+    held: String,
+}
+
+impl Lane {
+    /// Flips so many times, or until this moment, and then retires what is held while requests of twenty seconds are under way.
+    fn run(which: usize, flips: usize, until: Option<Instant>) -> Self {
+        let propagation = std::env::var("ALCEDO_PROPAGATION").unwrap_or_else(|_| PROPAGATION.to_owned());
+        let (world, first, second) = two_versions(&format!("flips, lane {which}"), &propagation);
+        let (mut serving, mut held) = (second, first);
+        let loads = u32::try_from(lanes()).expect("a handful");
+        let load = Load::start_one_of(loads, world.runtime.handle(), &world.nodes());
+        std::thread::sleep(Duration::from_secs(2));
+        let mut done: Vec<Flip> = Vec::new();
+        while done.len() < flips && (done.is_empty() || until.is_none_or(|until| Instant::now() < until)) {
+            done.push(rollback(&world, &held));
+            std::mem::swap(&mut serving, &mut held);
+            std::thread::sleep(Duration::from_secs(2));
+        }
+        world.tell(&format!("lane {which} has flipped {} of {flips} times", done.len()));
+        world.json(&["hold", "finish"]).expect(0);
+        world.tell("retired what was held");
+        Self { flips: done, answers: load.stop(), world, serving, held }
+    }
+
+    fn assert_nobody_noticed(&self) {
+        let Self { world, flips, answers, .. } = self;
+        assert_eq!(failures(world, answers), [""; 0], "of {} requests", answers.len());
+        assert_proofs_hold(flips, answers);
+        for kind in [Kind::Short, Kind::Upload, Kind::Slow, Kind::Socket] {
+            assert!(answers.iter().any(|answer| answer.kind == kind), "nobody came as {kind:?}");
+        }
+        assert_eq!(world.fleets().len(), 1, "what was held is retired");
+    }
+}
+
+/// The distributions of what the flips of all lanes took, and what the visitors saw of them.
+fn measured(lanes: &[Lane]) -> Value {
+    let flips = || lanes.iter().flat_map(|lane| lane.flips.iter().map(move |flip| (flip, lane.answers.as_slice())));
+    let seconds = |of: &dyn Fn(&Flip, &[Answer]) -> f64| spread(flips().map(|(flip, seen)| of(flip, seen)).collect());
+    let last_old = |flip: &Flip, answers: &[Answer]| {
         let old = answers.iter().filter(|answer| {
             answer.kind == Kind::Short
                 && (flip.changed..flip.proven).contains(&answer.ended)
@@ -141,20 +193,24 @@ fn measured(flips: &[Flip], answers: &[Answer]) -> Value {
         old.map(|answer| (answer.ended - flip.changed).as_secs_f64()).fold(0.0, f64::max)
     };
     let second = Duration::from_secs(1);
-    let kinds = answers.iter().fold(BTreeMap::<String, u64>::new(), |mut kinds, answer| {
-        *kinds.entry(format!("{:?}", answer.kind).to_lowercase()).or_default() += 1;
-        kinds
-    });
+    let kinds =
+        lanes.iter().flat_map(|lane| &lane.answers).fold(BTreeMap::<String, u64>::new(), |mut kinds, answer| {
+            *kinds.entry(format!("{:?}", answer.kind).to_lowercase()).or_default() += 1;
+            kinds
+        });
     json!({
-        "flips": flips.len(),
+        "lanes": lanes.len(),
+        "flips": flips().count(),
         "answers": kinds,
-        "seconds_from_command_to_listener_changed": seconds(&|flip| (flip.changed - flip.begun).as_secs_f64()),
+        "failed": lanes.iter().flat_map(|lane| &lane.answers).filter(|answer| answer.version.is_err()).count(),
+        "seconds_from_command_to_listener_changed": seconds(&|flip, _| (flip.changed - flip.begun).as_secs_f64()),
         "seconds_from_listener_changed_to_last_old_answer": seconds(&last_old),
-        "seconds_from_command_to_proof": seconds(&|flip| (flip.proven - flip.begun).as_secs_f64()),
+        "seconds_from_command_to_proof": seconds(&|flip, _| (flip.proven - flip.begun).as_secs_f64()),
+        // Of one lane's visitors.
         "short_requests_per_second": {
-            "before": spread(flips.iter().map(|flip| per_second(answers, flip.begun - second, flip.begun)).collect()),
-            "during": spread(flips.iter().map(|flip| per_second(answers, flip.begun, flip.proven)).collect()),
-            "after": spread(flips.iter().map(|flip| per_second(answers, flip.proven, flip.proven + second)).collect()),
+            "before": seconds(&|flip, seen| per_second(seen, flip.begun - second, flip.begun)),
+            "during": seconds(&|flip, seen| per_second(seen, flip.begun, flip.proven)),
+            "after": seconds(&|flip, seen| per_second(seen, flip.proven, flip.proven + second)),
         },
     })
 }
@@ -205,32 +261,25 @@ fn flip_naively(world: &World, from: &str, to: &str) {
 
 #[test]
 fn nobody_notices_flips_rollbacks_and_retires_and_the_naive_order_is_noticed() {
-    let flips: usize = std::env::var("ALCEDO_FLIPS").ok().and_then(|count| count.parse().ok()).unwrap_or(FLIPS);
-    let propagation = std::env::var("ALCEDO_PROPAGATION").unwrap_or_else(|_| PROPAGATION.to_owned());
-    let (world, first, second) = two_versions("flips", &propagation);
-    let (mut serving, mut held) = (second, first);
-
-    let load = Load::start(world.runtime.handle(), &world.nodes());
-    std::thread::sleep(Duration::from_secs(2));
-    let mut done = Vec::new();
-    for _ in 0..flips {
-        done.push(rollback(&world, &held));
-        std::mem::swap(&mut serving, &mut held);
-        std::thread::sleep(Duration::from_secs(2));
+    let flips: usize = variable("ALCEDO_FLIPS").unwrap_or(FLIPS);
+    let until = variable("ALCEDO_FLIPS_WITHIN_S").map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    let lanes = lanes();
+    // Their parts differ by one at most.
+    let parts = (0..lanes).map(|lane| flips / lanes + usize::from(lane < flips % lanes));
+    let running: Vec<_> =
+        parts.enumerate().map(|(lane, part)| std::thread::spawn(move || Lane::run(lane + 1, part, until))).collect();
+    // One that fails does not keep the others from being waited for: their regions have to go as well.
+    let ended: Vec<_> = running.into_iter().map(std::thread::JoinHandle::join).collect();
+    let lanes: Vec<Lane> =
+        ended.into_iter().map(|lane| lane.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect();
+    eprintln!("{:#}", measured(&lanes));
+    let done: usize = lanes.iter().map(|lane| lane.flips.len()).sum();
+    if done < flips {
+        eprintln!("only {done} of {flips} flips were done in the time that was given");
     }
-    world.tell("flipped");
-    // What was held drains while requests of twenty seconds are under way.
-    world.json(&["hold", "finish"]).expect(0);
-    world.tell("retired what was held");
-    let answers = load.stop();
-    eprintln!("{:#}", measured(&done, &answers));
-    assert_eq!(failures(&world, &answers), [""; 0], "of {} requests", answers.len());
-    assert_proofs_hold(&done, &answers);
-    for kind in [Kind::Short, Kind::Upload, Kind::Slow, Kind::Socket] {
-        assert!(answers.iter().any(|answer| answer.kind == kind), "nobody came as {kind:?}");
-    }
-    assert_eq!(world.fleets().len(), 1, "what was held is retired");
+    lanes.iter().for_each(Lane::assert_nobody_noticed);
 
+    let Lane { world, serving, held, .. } = lanes.into_iter().next().expect("there is one");
     // The check of the check: the same visitors notice a flip that ends the old servers at once.
     world.json(&["deploy", "--version", &held]).expect(0);
     let load = Load::start(world.runtime.handle(), &world.nodes());

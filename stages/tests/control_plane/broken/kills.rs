@@ -7,7 +7,7 @@ use alcedo_pipeline::{event::Outcome, recovery::Wish};
 use super::{Bench, every, is_undone};
 
 /// Lets a deploy run to the n-th call, and dies there. Answers the run; `None` where it had ended before.
-async fn killed_at(bench: &Bench, nth: u64, when: When) -> Option<alcedo_pipeline::ids::RunId> {
+pub async fn killed_at(bench: &Bench, nth: u64, when: When) -> Option<alcedo_pipeline::ids::RunId> {
     let plan = bench.plan().await;
     let run = plan.run.clone();
     let on = Calls { skip: nth, times: Some(1), ..Calls::default() };

@@ -2,7 +2,7 @@
 //! behind, nothing lost, and what was in service stays in service.
 
 mod answers;
-mod kills;
+pub mod kills;
 mod schedules;
 mod steps;
 

@@ -138,7 +138,12 @@ pub async fn walk(site: &Site, plan: Plan, steps: &dyn Steps) -> Ending {
 
 /// The same, where the journal may be taken by another process.
 pub async fn try_walk(site: &Site, plan: Plan, steps: &dyn Steps) -> Result<Ending, Halt> {
-    let (sender, _) = mpsc::unbounded_channel();
+    told(site, plan, steps).await.map(|(ending, _)| ending)
+}
+
+/// The same, with everything it told.
+pub async fn told(site: &Site, plan: Plan, steps: &dyn Steps) -> Result<(Ending, Vec<Event>), Halt> {
+    let (sender, mut receiver) = mpsc::unbounded_channel();
     let journal = Journal::begin(site.store.clone(), &site.root, &plan, "a test").await?;
     let opening = What::RunStarted {
         app: plan.app.clone(),
@@ -150,7 +155,9 @@ pub async fn try_walk(site: &Site, plan: Plan, steps: &dyn Steps) -> Result<Endi
     };
     let ground = Ground { clock: site.clock(), fence: None, undo_pauses: QUICK, redactor: site.redactor.clone() };
     let runner = Runner::new(plan, steps, journal, Progress::default(), ground, sender, CancellationToken::new());
-    runner.run(opening, Direction::Forward).await
+    let ending = runner.run(opening, Direction::Forward).await?;
+    drop(runner);
+    Ok((ending, std::iter::from_fn(|| receiver.try_recv().ok()).collect()))
 }
 
 /// Brings a run to an end from what its journal says, as another process would, with steps of one's choice. `None` where

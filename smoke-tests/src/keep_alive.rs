@@ -1,0 +1,155 @@
+//! How long does a server keep an idle connection? Seen in passing, in whatever time there is; [`crate::kept_open`] is the
+//! check that takes the time to prove it.
+
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Empty};
+use hyper::{Request, body::Bytes, client::conn::http1, header::HeaderMap};
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpStream, time::Instant};
+
+use crate::{http::chain, target::Target};
+
+/// What was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// The server says with its answer that it closes the connection: nobody sends another request over it.
+    Never,
+    /// It says for how long it keeps it: `Keep-Alive: timeout=…`.
+    Announced(Duration),
+    /// It closed it after this long, without a word before.
+    Closed(Duration),
+    /// It was still open after this long.
+    Open(Duration),
+}
+
+impl Kept {
+    /// Whether a balancer that keeps it for `idle` may send a request into its end.
+    pub fn is_shorter_than(self, idle: Duration) -> bool {
+        match self {
+            Self::Never | Self::Open(_) => false,
+            Self::Announced(kept) | Self::Closed(kept) => kept <= idle,
+        }
+    }
+}
+
+/// Asks once, and leaves the connection idle until `enough`, or until it has been so for `at_most`.
+///
+/// # Errors
+/// There was no answer, or `enough` came before it; in words.
+pub async fn look(
+    target: &Target,
+    path: &str,
+    at_most: Duration,
+    enough: impl Future<Output = ()>,
+) -> Result<Kept, String> {
+    tokio::pin!(enough);
+    let answered = async {
+        let port = target.url.port_or_known_default().unwrap_or(80);
+        let stream = TcpStream::connect((target.host.as_str(), port))
+            .await
+            .map_err(|error| format!("no connection: {error}"))?;
+        let (mut sender, connection) =
+            http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await.map_err(|error| chain(&error))?;
+        let connection = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(connection));
+        let request = Request::get(path).header("host", format!("{}:{port}", target.host)).body(Empty::new());
+        let request = request.map_err(|error| format!("no request can be made of {path}: {error}"))?;
+        let answer = sender.send_request(request).await.map_err(|error| format!("no answer: {}", chain(&error)))?;
+        let says = announced(answer.headers());
+        answer.into_body().collect().await.map_err(|error| format!("half an answer: {}", chain(&error)))?;
+        Ok::<_, String>((says, sender, connection))
+    };
+    // The sender is held: without it the connection would be closed from this side.
+    let (says, _sender, connection) = tokio::select! {
+        answered = answered => answered?,
+        () = &mut enough => return Err("there was no time to".to_owned()),
+    };
+    if let Some(says) = says {
+        return Ok(says);
+    }
+    let begun = Instant::now();
+    tokio::select! {
+        _ = connection => Ok(Kept::Closed(begun.elapsed())),
+        () = tokio::time::sleep(at_most) => Ok(Kept::Open(begun.elapsed())),
+        () = enough => Ok(Kept::Open(begun.elapsed())),
+    }
+}
+
+/// What the headers of an answer say of the connection.
+fn announced(headers: &HeaderMap) -> Option<Kept> {
+    let words = |name: &str| {
+        let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+        let words = values.flat_map(|value| value.split(',')).map(|word| word.trim().to_ascii_lowercase());
+        words.collect::<Vec<_>>()
+    };
+    if words("connection").iter().any(|word| word == "close") {
+        return Some(Kept::Never);
+    }
+    let timeout = words("keep-alive").iter().find_map(|word| {
+        let seconds = word.strip_prefix("timeout")?.trim_start().strip_prefix('=')?.trim();
+        seconds.parse().ok()
+    });
+    timeout.map(|seconds| Kept::Announced(Duration::from_secs(seconds)))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    /// A server that answers one request with these headers, and closes after a while where there is one.
+    async fn server(headers: &'static str, closes: Option<Duration>) -> Target {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 1024]).await;
+            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n{headers}\r\nok");
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            match closes {
+                Some(after) => tokio::time::sleep(after).await,
+                None => std::future::pending().await,
+            }
+        });
+        Target::server("127.0.0.1", port).unwrap()
+    }
+
+    async fn seen(headers: &'static str, closes: Option<Duration>) -> Kept {
+        let target = server(headers, closes).await;
+        let enough = tokio::time::sleep(Duration::from_millis(400));
+        look(&target, "/", Duration::from_secs(60), enough).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_server_says_it_or_shows_it() {
+        assert_eq!(seen("keep-alive: timeout=5, max=100\r\n", None).await, Kept::Announced(Duration::from_secs(5)));
+        assert_eq!(seen("Connection: close\r\n", None).await, Kept::Never);
+        assert!(
+            matches!(seen("", Some(Duration::from_millis(50))).await, Kept::Closed(after) if after < Duration::from_millis(350))
+        );
+        assert!(matches!(seen("", None).await, Kept::Open(after) if after >= Duration::from_millis(300)));
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_a_server_that_does_not_answer() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = Target::server("127.0.0.1", listener.local_addr().unwrap().port()).unwrap();
+        let enough = tokio::time::sleep(Duration::from_millis(50));
+        assert!(look(&target, "/", Duration::from_secs(60), enough).await.is_err());
+    }
+
+    #[test]
+    fn it_is_too_short_where_a_request_can_come_into_its_end() {
+        let (five, sixty) = (Duration::from_secs(5), Duration::from_secs(60));
+        for kept in [Kept::Announced(five), Kept::Announced(sixty), Kept::Closed(five)] {
+            assert!(kept.is_shorter_than(sixty), "{kept:?}");
+        }
+        for kept in [Kept::Never, Kept::Announced(Duration::from_secs(75)), Kept::Open(five)] {
+            assert!(!kept.is_shorter_than(sixty), "{kept:?}");
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Whether green's servers keep an idle connection for longer than the balancer does. One that closes first may close right
+//! when the balancer sends a request over it, and then a visitor gets 502.
+//!
+//! **Flow.** Each server is asked once over a connection that is then left idle while the smoke tests run. What a server
+//! announces, or does in that time, is known without waiting; a deploy is no slower for it.
+//! **Caveat.** A server that says nothing and closes later is not seen: the run says for how long it has looked.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use alcedo_pipeline::{context::StepContext, error::StepError, units::Span};
+use alcedo_smoke_tests::{
+    Target,
+    keep_alive::{self, Kept},
+};
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use crate::{clients::Clients, cloud_error::CloudError};
+
+/// How long a balancer keeps connections that nobody uses (Elastic Load Balancing, load balancer attributes).
+const IDLE_TIMEOUT: &str = "idle_timeout.timeout_seconds";
+/// A server that keeps them no longer than this after the balancer's time is not told from one that closes at the same moment.
+const LONGER: Duration = Duration::from_secs(1);
+
+/// What is looked at.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct KeepAlive {
+    /// The balancer, by ARN.
+    pub balancer: String,
+    /// What is asked for: the health check's path.
+    pub path: String,
+}
+
+impl KeepAlive {
+    /// Looks at the servers for as long as something else takes, and says what it has seen.
+    pub async fn beside<T>(
+        &self,
+        clients: &Clients,
+        context: &StepContext,
+        servers: Vec<(String, Target)>,
+        work: impl Future<Output = Result<T, StepError>>,
+    ) -> Result<T, StepError> {
+        let idle = match self.idle_timeout(clients).await {
+            Ok(idle) => idle,
+            Err(error) => {
+                context.warn(format!("how long the balancer keeps idle connections cannot be read: {error}"), None);
+                return work.await;
+            }
+        };
+        let done = CancellationToken::new();
+        let looks = servers.iter().map(async |(server, target)| {
+            let seen = keep_alive::look(target, &self.path, idle + LONGER, done.cancelled()).await;
+            (server.as_str(), seen)
+        });
+        let work = async {
+            let _guard = done.clone().drop_guard();
+            work.await
+        };
+        let (done, seen) = futures::join!(work, futures::future::join_all(looks));
+        let done = done?;
+        self.tell(context, idle, &seen);
+        Ok(done)
+    }
+
+    async fn idle_timeout(&self, clients: &Clients) -> Result<Duration, CloudError> {
+        let call = clients.elb.describe_load_balancer_attributes().load_balancer_arn(&self.balancer);
+        let answer = call.send().await.map_err(|error| CloudError::of("read the balancer's attributes", error))?;
+        let idle = answer.attributes().iter().find(|it| it.key() == Some(IDLE_TIMEOUT));
+        // AWS's own default.
+        Ok(Duration::from_secs(idle.and_then(|it| it.value()?.parse().ok()).unwrap_or(60)))
+    }
+
+    fn tell(&self, context: &StepContext, idle: Duration, seen: &[(&str, Result<Kept, String>)]) {
+        let span = |duration: Duration| Span::from(Duration::from_secs(duration.as_secs().max(1)));
+        let mut short: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+        let mut least: Option<Duration> = None;
+        for (server, kept) in seen {
+            match kept {
+                Ok(kept) if kept.is_shorter_than(idle) => {
+                    let how = match kept {
+                        Kept::Announced(after) => {
+                            format!("says that it closes idle connections after {}", span(*after))
+                        }
+                        Kept::Closed(after) => format!("closed an idle connection after {}", span(*after)),
+                        Kept::Never | Kept::Open(_) => continue,
+                    };
+                    short.entry(how).or_default().push(server);
+                }
+                Ok(Kept::Open(after)) => least = Some(least.map_or(*after, |least| least.min(*after))),
+                Ok(_) => {}
+                Err(why) => {
+                    context.output_line(format!("{server}: nobody saw how long it keeps idle connections: {why}"))
+                }
+            }
+        }
+        for (how, servers) in &short {
+            context.warn(
+                format!(
+                    "{} {how}, and the balancer keeps them for {}: a request that it sends at that moment is answered with 502",
+                    servers.join(", "),
+                    span(idle),
+                ),
+                Some(format!(
+                    "let the app keep them for longer, or: aws elbv2 modify-load-balancer-attributes --load-balancer-arn {} \
+                     --attributes Key={IDLE_TIMEOUT},Value=… (docs/flip.md, *Idle connections*)",
+                    self.balancer
+                )),
+            );
+        }
+        if let Some(least) = least.filter(|least| *least <= idle) {
+            context.output_line(format!(
+                "idle connections stayed open for the {} that somebody looked; that they do for the balancer's {} is not proven \
+                 (http.kept_open proves it)",
+                span(least),
+                span(idle),
+            ));
+        }
+    }
+}
