@@ -122,7 +122,7 @@ impl Judge {
         let about = format!("with {share} % of the traffic");
         let way = (&self.preview_door, &self.preview_headers);
         let since = context.now();
-        let (begun, mut seen) = (Instant::now(), Seen::new());
+        let (begun, mut seen) = (Instant::now(), Seen::beginning_now());
         let (looks, pause) = (looks_in(pause), pause.duration());
         let (mut judged, mut next, mut last) = (0, pause / looks, None);
         let baseline = match self.settings.metrics {
@@ -186,7 +186,7 @@ impl Judge {
         let about = "in the hold";
         let way = (&self.front_door, &BTreeMap::new());
         let since = context.now();
-        let (begun, mut seen) = (Instant::now(), Seen::new());
+        let (begun, mut seen) = (Instant::now(), Seen::beginning_now());
         let look = span.duration() / looks_in(span);
         let (mut next_look, mut last) = (look, None);
         // All traffic is with green, proven. That nobody can read the numbers is no reason to move it.
@@ -240,7 +240,7 @@ impl Judge {
     }
 
     async fn bad(&self, clients: &Clients, context: &StepContext, way: Way<'_>, about: &str) -> StepError {
-        let mut seen = Seen::new();
+        let mut seen = Seen::beginning_now();
         loop {
             let round = async {
                 self.one_round(clients, context, way, &mut seen, about).await?;

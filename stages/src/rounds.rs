@@ -63,7 +63,7 @@ struct Health {
 }
 
 impl Seen {
-    pub fn new() -> Self {
+    pub fn beginning_now() -> Self {
         Self {
             rounds: 0,
             answers: 0,

@@ -27,7 +27,7 @@ async fn what_runs_took_is_told_by_few_calls_and_by_their_journals_before_that()
     let told = times::recent(&site).await;
     let record = journal::read(site.store.as_ref(), &site.root, &plan.run).await.unwrap();
     let took = Times::of(&record).unwrap();
-    assert_eq!(told, [took.clone()]);
+    assert_eq!(told, std::slice::from_ref(&took));
     let steps: BTreeSet<&str> = took.steps.iter().map(|took| took.step.as_str()).collect();
     assert_eq!(steps.len(), plan.steps.len(), "{steps:?}");
     assert!(Expected::from(&told).whole(&plan).is_some());
