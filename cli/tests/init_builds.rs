@@ -102,7 +102,7 @@ impl Begun {
                 self.replace(
                     "alcedo.yaml",
                     "- mvn --batch-mode",
-                    "- cp -r /usr/share/maven-repo/. /var/cache/maven/\n    - mvn --offline --batch-mode",
+                    "- cp --recursive --dereference /usr/share/maven-repo/. /var/cache/maven/\n    - mvn --offline --batch-mode",
                 );
             }
             _ => {}
