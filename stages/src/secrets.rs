@@ -343,3 +343,45 @@ async fn of_ssm<'a>(site: &Site, wanted: &BTreeMap<&'a str, &'a str>) -> Vec<(&'
     };
     wanted.iter().map(|(name, parameter)| (*name, of_one(parameter))).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder_with(text: &[u8]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("value"), text).unwrap();
+        folder
+    }
+
+    #[test]
+    fn a_files_only_line_ends_without_its_end_and_a_key_keeps_it() {
+        for (text, wanted) in [
+            ("hunter2hunter2\n", "hunter2hunter2"),
+            ("hunter2hunter2\r\n", "hunter2hunter2"),
+            ("hunter2hunter2", "hunter2hunter2"),
+            ("BEGIN\nMIIE\nEND\n", "BEGIN\nMIIE\nEND\n"),
+        ] {
+            let folder = folder_with(text.as_bytes());
+            assert_eq!(of_file(folder.path(), Path::new("value")).unwrap(), wanted);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_handed_over_or_hidden_is_refused_without_being_shown() {
+        let refused = |value: &str| {
+            let missing = fit(value.to_owned()).unwrap_err();
+            let told = format!("{} {}", missing.why, missing.fix);
+            assert!(value.is_empty() || !told.contains(value), "{told}");
+            told
+        };
+        assert!(refused("abc12").contains("5 bytes"));
+        assert!(refused("").contains("0 bytes"));
+        assert!(refused("with\u{1b}[31mescape").contains("control characters"));
+        assert!(refused(&"x".repeat(LARGEST + 1)).contains("65537 bytes"));
+        assert!(fit("with\ttabs and\nlines".into()).is_ok());
+        let folder = folder_with(&[0xff, 0xfe, 0xfd, 0xfc, 0xfb, 0xfa]);
+        assert!(of_file(folder.path(), Path::new("value")).unwrap_err().fix.contains("base64"));
+        assert!(of_file(folder.path(), Path::new("/dev/zero")).unwrap_err().why.contains("more than 1 MiB"));
+    }
+}
