@@ -1,228 +1,35 @@
-//! The printed policy: every flow passes under it, the planted attacks do not, and nothing in it can be left out.
+//! Calls that nobody with these credentials must be able to make.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use alcedo_local_region::iam::{Check, Policy, of_ec2};
-use alcedo_pipeline::event::Outcome;
+use alcedo_local_region::iam::{Check, of_ec2};
 use alcedo_stages::{
     cloud_error::CloudError,
-    doctor,
-    facts::{self, Request},
-    gate, hold, iam_policy, logs, overview, publish, releases, secrets, servers,
     site::Site,
-    sweep,
     tags::{self, Tags},
 };
 use aws_sdk_ec2::types::{
     HttpTokensState, IamInstanceProfileSpecification, InstanceMetadataOptionsRequest, InstanceType, IpPermission,
     IpRange, ResourceType,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
+use super::free;
 use crate::{
     broken::Bench,
-    ingress,
     life::fleet,
-    support::{
-        account::{Account, BUCKET, group, image},
-        journey,
-        staged::Staged,
-    },
+    support::account::{Account, BUCKET, group, image},
     sweep::{a_run, import_key, launch, tags_of},
 };
 
-/// What the file has beside the account's own, so that the policy has as many statements as it can have.
-fn changes() -> Value {
-    json!({
-        "launch": { "slowest_request": "1s", "instance_profile": "hello" },
-        "retire": { "keep_images": 1 },
-        "publish": { "keep": 1 },
-        "secrets": { "TOKEN": { "ssm": "/hello/token" }, "KEY": { "ssm": "hello-key" } },
-    })
-}
-
-async fn bench() -> (Bench, Value) {
-    let mut bench = Bench::new().await;
-    let mut site = bench.account.site_with("production", changes()).await;
-    site.clients.visible = bench.site.clients.visible;
-    bench.site = site;
-    // The account's images were made by hand, without the snapshots' tags that a bake gives them.
-    for image in facts::app_images(&bench.site).await.unwrap() {
-        let tag = aws_sdk_ec2::types::Tag::builder().key(tags::APP).value("hello").build();
-        let call = bench.account.clients.ec2.create_tags().set_resources(Some(image.snapshots)).tags(tag);
-        call.send().await.unwrap();
-    }
-    for name in ["/hello/token", "hello-key", "/another/token"] {
-        let put = bench.account.clients.ssm.put_parameter().name(name).value("a long secret");
-        put.r#type(aws_sdk_ssm::types::ParameterType::SecureString).send().await.unwrap();
-    }
-    // Large enough to be sent in parts.
-    std::fs::write(bench.archive.path(), vec![7; 9 << 20]).unwrap();
-    let policy = iam_policy::policy(&bench.site).await.unwrap();
-    (bench, policy)
-}
-
-fn restrict(bench: &Bench, policy: &Value) {
-    let region = &bench.simulation.region.region;
-    region.restrict(Some(Arc::new(Policy::read(&policy.to_string()).unwrap())));
-}
-
-fn free(bench: &Bench) {
-    bench.simulation.region.region.restrict(None);
-}
-
-/// Everything that Alcedo does in an environment, under whatever policy is in force.
-async fn flows(bench: &Bench) -> Result<(), String> {
-    let site = &bench.site;
-    let done = |what: &str, outcome: Outcome, wanted: Outcome, why: String| match outcome == wanted {
-        true => Ok(()),
-        false => Err(format!("{what}: {outcome:?}, {why}")),
-    };
-    for finding in doctor::of_account(site).await {
-        if finding.verdict == doctor::Verdict::Bad {
-            return Err(format!("doctor: {finding:?}"));
-        }
-    }
-    let found = secrets::find(site, &site.pipeline.secrets).await.map_err(|error| format!("secrets: {error:?}"))?;
-    assert_eq!(found.len(), 2);
-    let plan = journey::prepare(site, Request::Deploy { version: None }).await.map_err(|error| format!("{error:?}"))?;
-    let gate_run = plan.plan.run.clone();
-    plan.abandon().await.map_err(|error| error.to_string())?;
-
-    // The first version of all fails: nothing points to any before and after.
-    let manifests = as_admin(bench, hide(site)).await;
-    let plan = bench.plan().await;
-    let failed = bench.walk(&plan, &bench.steps().failing_at("launch/register")).await;
-    let failed = failed.map_err(|error| error.to_string())?;
-    done("a first deploy", failed.outcome, Outcome::Unwound, format!("{:?} {:?}", failed.failure, failed.left))?;
-    as_admin(bench, async {
-        for (key, bytes) in manifests {
-            site.store.create(&key, bytes).await.unwrap();
-        }
-    })
-    .await;
-
-    // A deploy from source that fails at its end, and one that does not and retires what was held.
-    let plan = bench.plan().await;
-    let failed = bench.walk(&plan, &bench.steps().failing_at("flip/prove")).await.map_err(|error| error.to_string())?;
-    done("a failing deploy", failed.outcome, Outcome::Unwound, format!("{:?} {:?}", failed.failure, failed.left))?;
-    let plan = bench.plan().await;
-    let ending = bench.walk(&plan, &bench.steps()).await.map_err(|error| error.to_string())?;
-    done("a deploy", ending.outcome, Outcome::Done, format!("{:?}\n{plan}", ending.failure))?;
-    let service = fleet(site, plan.version).await.ok_or("no fleet")?;
-    // As whoever opens SSH reads the host keys.
-    servers::console(&site.clients, &service.instances[0]).await.map_err(|error| error.to_string())?;
-
-    let prepared =
-        journey::prepare(site, Request::Rollback { to: None }).await.map_err(|error| format!("{error:?}"))?;
-    // The lock is renewed meanwhile.
-    tokio::time::sleep(Duration::from_secs(60)).await;
-    let (ending, _) = journey::finish(prepared).await;
-    let ending = ending.map_err(|error| error.to_string())?;
-    done("a rollback", ending.outcome, Outcome::Done, format!("{:?}", ending.failure))?;
-    hold::extend(site, "1h".parse().unwrap()).await.map_err(|error| error.to_string())?;
-    let prepared = journey::prepare(site, Request::EndHold).await.map_err(|error| format!("{error:?}"))?;
-    let (ending, _) = journey::finish(prepared).await;
-    let ending = ending.map_err(|error| error.to_string())?;
-    done("the end of a hold", ending.outcome, Outcome::Done, format!("{:?}", ending.failure))?;
-
-    // What was built from this source is gone from the bucket, so it is built again.
-    as_admin(bench, async {
-        for key in site.store.list(&format!("{}{}/", site.root, plan.version)).await.unwrap() {
-            site.clients.s3.delete_object().bucket(BUCKET).key(key).send().await.unwrap();
-        }
-    })
-    .await;
-    let again = bench.plan().await;
-    let ending = bench.walk(&again, &bench.steps()).await.map_err(|error| error.to_string())?;
-    done("the same anew", ending.outcome, Outcome::Done, format!("{:?}\n{again}", ending.failure))?;
-
-    overview::status(site).await.map_err(|error| error.to_string())?;
-    overview::releases(site, 10).await.map_err(|error| error.to_string())?;
-    overview::runs(site, 10).await.map_err(|error| error.to_string())?;
-    logs::keep(site, &plan.run, site.now(), "a log".into()).await.map_err(|error| error.to_string())?;
-    logs::read(site, &plan.run).await.map_err(|error| error.to_string())?;
-    site.pin(plan.version, None).await.map_err(|error| error.to_string())?;
-    site.unpin(plan.version).await.map_err(|error| error.to_string())?;
-    let decided = gate::decide(site, &gate_run, None, true, "ada@desk".into(), None).await;
-    decided.map(drop).or_else(|error| match error {
-        gate::GateError::Store(error) => Err(error.to_string()),
-        _ => Ok(()),
-    })?;
-    shared_rule(bench).await?;
-    leftovers(bench).await
-}
-
-/// Takes away the pointer and what makes a version published. Answers that.
-async fn hide(site: &Site) -> Vec<(String, Vec<u8>)> {
-    let mut manifests = Vec::new();
-    for version in site.versions().await.unwrap() {
-        let key = releases::manifest_key(&site.root, version);
-        if let Some(object) = site.store.read(&key).await.unwrap() {
-            manifests.push((key, object.bytes));
-        }
-    }
-    for key in manifests.iter().map(|it| it.0.clone()).chain([releases::pointer_key(&site.root)]) {
-        site.clients.s3.delete_object().bucket(BUCKET).key(key).send().await.unwrap();
-    }
-    manifests
-}
-
-/// Does something that nobody checks.
-async fn as_admin<T>(bench: &Bench, what: impl Future<Output = T>) -> T {
-    let region = &bench.simulation.region.region;
-    let policy = region.policy();
-    region.restrict(None);
-    let done = what.await;
-    region.restrict(policy);
-    done
-}
-
-/// Two runs behind one address.
-async fn shared_rule(bench: &Bench) -> Result<(), String> {
-    let (account, site) = (&bench.account, &bench.site);
-    let first = journey::plan_of(site, [("open", ingress::open(account))]);
-    let second = journey::plan_of(site, [("open", ingress::open(account)), ("close", ingress::close(account))]);
-    for plan in [first, second] {
-        let ending = journey::try_walk(site, plan, &Staged::new(site)).await.map_err(|error| error.to_string())?;
-        if ending.outcome != Outcome::Done {
-            return Err(format!("ingress: {:?}", ending.failure));
-        }
-    }
-    tokio::time::sleep(Duration::from_secs(3600)).await;
-    sweep::overdue(site).await.map(drop).map_err(|error| error.to_string())
-}
-
-/// What runs that died have left.
-async fn leftovers(bench: &Bench) -> Result<(), String> {
-    let (account, site) = (&bench.account, &bench.site);
-    as_admin(bench, async {
-        launch(account, &tags_of(site, &a_run(), "launch/instances")).await;
-        import_key(account, "alcedo-ours", &tags_of(site, &a_run(), "bake/key")).await;
-        publish::reserve(site, "2026.1105.100000".parse().unwrap(), a_run().as_str()).await.unwrap();
-        let key = format!("{}2026.1106.100000/artifact.tar.zst", site.root);
-        site.clients.s3.create_multipart_upload().bucket(BUCKET).key(&key).send().await.unwrap();
-        tokio::time::sleep(Duration::from_secs(25 * 3600)).await;
-    })
-    .await;
-    sweep::leases(site).await.map_err(|error| error.to_string())?;
-    for found in sweep::find(site).await.map_err(|error| error.to_string())? {
-        // Twice, as whoever goes on with a run that died would: what is gone has no tags to be allowed by.
-        for _ in 0..2 {
-            found.remove(site).await.map_err(|error| format!("{} {}: {error}", found.kind, found.id))?;
-        }
-    }
-    Ok(())
-}
-
 /// A call that must not go through, and what stops it.
-struct Attack {
-    what: &'static str,
-    checks: Vec<Check>,
+pub struct Attack {
+    pub what: &'static str,
+    pub checks: Vec<Check>,
 }
 
 /// Calls as somebody with these credentials could make them. Answers those that are not refused for want of a permission.
-async fn attacks(bench: &Bench) -> Vec<Attack> {
+pub async fn attacks(bench: &Bench) -> Vec<Attack> {
     let (account, site) = (&bench.account, &bench.site);
     let clients = &account.clients;
     let region = Arc::clone(&bench.simulation.region.region);
@@ -588,81 +395,4 @@ async fn listener_rule(account: &Account, priority: i32, tags: &Tags) -> String 
     let tags = Some(tags.elb()).filter(|tags| !tags.is_empty());
     let answer = call.conditions(condition).actions(action).set_tags(tags).send().await.unwrap();
     answer.rules()[0].rule_arn().unwrap().to_owned()
-}
-
-/// The same policy with one thing taken out: an action, a resource, a condition's key, or one of a key's values.
-fn without_one(policy: &Value) -> Vec<(String, bool, Value)> {
-    let mut all = Vec::new();
-    let statements = policy["Statement"].as_array().unwrap();
-    for (at, statement) in statements.iter().enumerate() {
-        let sid = statement["Sid"].as_str().unwrap();
-        for part in ["Action", "Resource"] {
-            let members: Vec<Value> = match &statement[part] {
-                Value::Array(members) => members.clone(),
-                one => vec![one.clone()],
-            };
-            for member in &members {
-                let mut changed = policy.clone();
-                let rest: Vec<&Value> = members.iter().filter(|other| *other != member).collect();
-                match rest.is_empty() {
-                    true => drop(changed["Statement"].as_array_mut().unwrap().remove(at)),
-                    false => changed["Statement"][at][part] = json!(rest),
-                }
-                all.push((format!("{sid} without {part} {member}"), true, changed));
-            }
-        }
-        for (operator, keys) in statement["Condition"].as_object().into_iter().flatten() {
-            for key in keys.as_object().unwrap().keys() {
-                let mut changed = policy.clone();
-                changed["Statement"][at]["Condition"][operator].as_object_mut().unwrap().remove(key);
-                all.push((format!("{sid} without condition {key}"), false, changed));
-            }
-        }
-    }
-    all
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_printed_policy_is_enough_and_nothing_in_it_can_be_left_out() {
-    let (attacked, policy) = bench().await;
-    restrict(&attacked, &policy);
-    let attacks = Box::pin(attacks(&attacked)).await;
-    // The attacks have left things of others about: the flows have a region of their own, in which all ids are the same.
-    let (bench, again) = bench().await;
-    assert_eq!(policy, again);
-    restrict(&bench, &policy);
-    let region = &bench.simulation.region.region;
-    region.take_asked();
-    Box::pin(flows(&bench)).await.unwrap();
-    let calls = region.take_asked();
-    let whole = Policy::read(&policy.to_string()).unwrap();
-    let size = policy.to_string().len();
-    assert!(size <= 10_240, "{size} characters are more than a role's inline policies may have");
-    // What is removed a second time has no tags any more, and is refused: Alcedo looks, and goes on.
-    let (calls, refused): (Vec<_>, Vec<_>) = calls.into_iter().partition(|checks| whole.refuses(checks).is_none());
-    assert!(!refused.is_empty() && !format!("{refused:?}").contains("resourcetag"), "{refused:#?}");
-    // On which ARN ELB checks AddTags for a rule that is being made is not documented: both are allowed, and here it is one.
-    let unknown = format!("TagFleets without Resource \"{}\"", bench.account.listener);
-    let mut needless = Vec::new();
-    let mut tried = 0;
-    for (what, is_grant, changed) in without_one(&policy) {
-        tried += 1;
-        let changed = Policy::read(&changed.to_string()).unwrap();
-        let is_needed = match is_grant {
-            // Some call of some flow is no longer allowed.
-            true => calls.iter().any(|checks| changed.refuses(checks).is_some()),
-            // Some attack is.
-            false => attacks.iter().any(|attack| changed.refuses(&attack.checks).is_none()),
-        };
-        if !is_needed && what != unknown {
-            needless.push(what);
-        }
-    }
-    let names: Vec<&str> = attacks.iter().map(|attack| attack.what).collect();
-    eprintln!(
-        "{} calls allowed, {} attacks stopped, {tried} things taken out, {size} characters",
-        calls.len(),
-        names.len()
-    );
-    assert!(needless.is_empty(), "not needed: {needless:#?}");
 }
