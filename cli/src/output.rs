@@ -71,7 +71,7 @@ impl Output {
 
     /// Says something beside the result.
     pub fn note(&self, text: &str) {
-        write(&mut io::stderr().lock(), text);
+        write(&mut io::stderr().lock(), &crate::logging::clean(text));
     }
 }
 

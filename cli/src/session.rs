@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use alcedo_pipeline::validate::PipelineFile;
+use alcedo_pipeline::{file::Pipeline, validate::PipelineFile};
 use alcedo_stages::{rehearsal, site::Site, sweep};
 use clap::{ArgAction, Args, ValueHint};
 
@@ -112,9 +112,7 @@ impl Session {
     pub async fn site(&self, environment: &Environment) -> Result<Site> {
         let file = self.pipeline_file()?;
         let (name, pipeline) = project::environment(&file, environment.name.as_deref())?;
-        if let Err(error) = secrecy::guard(&pipeline) {
-            self.output.note(&format!("warning: a crash could write secrets to a core dump: {error}\n"));
-        }
+        self.guard(&pipeline);
         if pipeline.aws.endpoint.as_deref() != Some(LOCAL) {
             let site = Site::connect(pipeline, name, file.folder.clone(), None).await;
             logging::clean_of(&site.redactor);
@@ -128,6 +126,12 @@ impl Session {
             self.output.note(&format!("made in the local region what the file names: {}\n", made.join(", ")));
         }
         Ok(site)
+    }
+
+    fn guard(&self, pipeline: &Pipeline) {
+        if let Err(error) = secrecy::guard(pipeline) {
+            self.output.note(&format!("warning: a crash could write secrets to a core dump: {error}\n"));
+        }
     }
 
     /// The same, once what a run that died has left open is closed; every command that only looks begins so, and says it.
@@ -157,6 +161,7 @@ impl Session {
     pub async fn site_as_it_is(&self, environment: &Environment) -> Result<Site> {
         let file = self.pipeline_file()?;
         let (name, pipeline) = project::environment(&file, environment.name.as_deref())?;
+        self.guard(&pipeline);
         let local = match pipeline.aws.endpoint.as_deref() {
             Some(LOCAL) => {
                 let record = Record::running(&Folder::find()?).await?;
@@ -165,7 +170,9 @@ impl Session {
             }
             _ => None,
         };
-        Ok(Site::connect(pipeline, name, file.folder.clone(), local.as_ref()).await)
+        let site = Site::connect(pipeline, name, file.folder.clone(), local.as_ref()).await;
+        logging::clean_of(&site.redactor);
+        Ok(site)
     }
 
     /// The local region, started if it does not run.

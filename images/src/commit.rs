@@ -30,7 +30,9 @@ pub async fn of(folder: &Path) -> Option<Commit> {
 }
 
 async fn git(folder: &Path, arguments: &[&str]) -> Option<String> {
-    let output = Command::new("git")
+    let mut command = Command::new("git");
+    hide_from(command.as_std_mut());
+    let output = command
         .arg("-C")
         .arg(folder)
         .args(arguments)

@@ -56,7 +56,9 @@ impl EphemeralKey {
 
     async fn keep_in(folder: TempDir, comment: &str) -> Result<Self, KeyError> {
         let private = folder.path().join("key");
-        let output = Command::new("ssh-keygen")
+        let mut command = Command::new("ssh-keygen");
+        hide_from(command.as_std_mut());
+        let output = command
             .args(["-q", "-t", "ed25519", "-N", "", "-C", comment, "-f"])
             .arg(&private)
             .stdin(Stdio::null())

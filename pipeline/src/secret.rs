@@ -122,7 +122,7 @@ impl Redactor {
         if !known.edges.as_ref().is_some_and(|edges| edges.is_match(cleaned.as_ref())) {
             return cleaned;
         }
-        known.trimmed(&cleaned).map_or(cleaned, Cow::Owned)
+        known.trimmed_everywhere(&cleaned).map_or(cleaned, Cow::Owned)
     }
 
     /// The same of an event, in the texts that come from outside. Names and ids of resources are read back by machines, and
@@ -153,15 +153,33 @@ impl Redactor {
 }
 
 impl Known {
+    /// The text without parts of forms at the ends of its lines, and where something was left out: before and behind each `…`.
+    fn trimmed_everywhere(&self, text: &str) -> Option<String> {
+        let mut changed = false;
+        let pieces = text.split_inclusive(['\n', ELLIPSIS]).map(|piece| {
+            let whole = piece.trim_end_matches(['\n', ELLIPSIS]);
+            let inner = whole.trim();
+            match self.trimmed(inner) {
+                None => piece.to_owned(),
+                Some(trimmed) => {
+                    changed = true;
+                    let (before, behind) = (whole.len() - whole.trim_start().len(), whole.trim_end().len());
+                    format!("{}{trimmed}{}{}", &whole[..before], &whole[behind..], &piece[whole.len()..])
+                }
+            }
+        });
+        let text: String = pieces.collect();
+        changed.then_some(text)
+    }
+
     /// The text without the part of a form that it begins or ends with; `None` where it does not.
     fn trimmed(&self, text: &str) -> Option<String> {
         let mut changed: Option<String> = None;
         for (form, mark) in &self.forms {
             let text = changed.as_deref().unwrap_or(text);
-            let (body, rest) = text.strip_suffix(ELLIPSIS).map_or((text, ""), |body| (body, "…"));
             let mut firsts = (least(form)..form.len()).rev().filter(|at| form.is_char_boundary(*at));
-            if let Some(before) = firsts.find_map(|at| body.strip_suffix(&form[..at])) {
-                changed = Some(format!("{before}{mark}{rest}"));
+            if let Some(before) = firsts.find_map(|at| text.strip_suffix(&form[..at])) {
+                changed = Some(format!("{before}{mark}"));
                 continue;
             }
             let mut lasts = (1..=form.len() - least_at_end(form)).filter(|at| form.is_char_boundary(*at));
@@ -371,6 +389,8 @@ mod tests {
             ("it speaks postgres:", "it speaks postgres:"),
             ("/app was said", "/app was said"),
             ("postgres://user:hunt and more", "postgres://user:hunt and more"),
+            ("cut postgres://user:hun …\nuser:hunter2@db/app\n", "cut [secret TOKEN] …\n[secret TOKEN]\n"),
+            ("3 values: postgres://user:hunt…, hunter2@db/app", "3 values: [secret TOKEN]…, hunter2@db/app"),
         ] {
             assert_eq!(redactor.clean(text), wanted);
         }

@@ -276,8 +276,13 @@ impl CreateImage {
     }
 
     pub async fn undo(&self, site: &Site, context: &StepContext) -> Result<(), StepError> {
-        sbom::remove(site, context).await?;
-        let clients = &site.clients;
+        // The image costs something; one that cannot be removed keeps nobody from trying the other.
+        let image = self.undo_image(&site.clients).await;
+        let document = sbom::remove(site, context).await;
+        image.and(document)
+    }
+
+    async fn undo_image(&self, clients: &Clients) -> Result<(), StepError> {
         let begun = Instant::now();
         loop {
             let call = clients.ec2.describe_images().owners("self").filters(by_name(&self.name));

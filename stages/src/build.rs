@@ -152,6 +152,7 @@ impl RunBuild {
             platform: outcome.platform,
             commands_seconds: outcome.commands_took.as_secs_f64(),
         };
+        shop.keep_built(&built.sha256);
         Ok(serde_json::to_value(built).expect("plain data is JSON"))
     }
 

@@ -106,7 +106,8 @@ async fn health(site: &Site, context: &StepContext, id: &str) -> String {
             match asked {
                 Ok(answer) => {
                     let status = answer.status().as_u16();
-                    let body: String = answer.text().await.unwrap_or_default().chars().take(4096).collect();
+                    let body = answer.text().await.unwrap_or_default();
+                    let body: String = site.redactor.clean(&body).chars().take(4096).collect();
                     json!({ "url": url, "status": status, "body": body })
                 }
                 Err(error) => json!({ "url": url, "error": error.to_string() }),

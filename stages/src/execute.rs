@@ -32,6 +32,9 @@ use crate::{
     workshop::Workshop,
 };
 
+/// How long a run that is taken up waits for the parameters that what it shows is cleaned of.
+const SHADING: Duration = Duration::from_secs(5);
+
 /// Why a run did not come to an [`Ending`].
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -166,7 +169,8 @@ pub async fn prepare(site: &Site, request: &Request, order: &Order<'_>) -> Resul
             return Err(error);
         }
     };
-    match find_secrets(&prepared.hands, &prepared.plan, &Progress::default()).await {
+    // A rollback does not wait for what it only hides.
+    match find_secrets(&prepared.hands, &prepared.plan, &Progress::default(), Duration::ZERO).await {
         Ok(()) => Ok(prepared),
         Err(error) => {
             prepared.abandon().await?;
@@ -177,7 +181,7 @@ pub async fn prepare(site: &Site, request: &Request, order: &Order<'_>) -> Resul
 
 /// What servers are still to be handed. A run that hands nothing over needs none of them, and must not fail for want of one:
 /// it only learns, as far as it can without asking, what is not to be printed.
-async fn find_secrets(hands: &Hands, plan: &Plan, progress: &Progress) -> Result<(), RunError> {
+async fn find_secrets(hands: &Hands, plan: &Plan, progress: &Progress, patience: Duration) -> Result<(), RunError> {
     let steps = plan.steps.iter().filter(|step| progress.status(&step.id) != Status::Succeeded);
     let mut actions = steps.filter_map(|step| serde_json::from_value::<Action>(step.action.clone()).ok());
     let wanted = actions.find_map(|action| match action {
@@ -185,8 +189,14 @@ async fn find_secrets(hands: &Hands, plan: &Plan, progress: &Progress) -> Result
         _ => None,
     });
     match wanted {
+        // A plan is read from the bucket; which of this machine's variables and files leave it is the file's to say.
+        Some(sources) if sources != hands.plain.pipeline.secrets => {
+            return Err(StepError::failed("the run was planned with other secrets than the file names")
+                .hint("resume it with the file as it was, or roll it back and deploy again")
+                .into());
+        }
         Some(sources) => hands.workshop.keep_secrets(secrets::find(&hands.plain, &sources).await?),
-        None => secrets::shade(&hands.plain),
+        None => secrets::shade(&hands.plain, patience).await,
     }
     Ok(())
 }
@@ -238,10 +248,10 @@ async fn find_secrets_to_go_on(hands: &Hands, plan: &Plan, taken: &Taken) -> Res
             let mut progress = taken.progress.clone();
             // A step that is done anew needs again what it was given.
             renewals.iter().for_each(|(step, _)| drop(progress.steps.remove(step)));
-            find_secrets(hands, plan, &progress).await
+            find_secrets(hands, plan, &progress, SHADING).await
         }
         recover::Course::Back | recover::Course::WriteOff => {
-            secrets::shade(&hands.plain);
+            secrets::shade(&hands.plain, SHADING).await;
             Ok(())
         }
     }

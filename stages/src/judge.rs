@@ -94,8 +94,9 @@ impl Live {
             return;
         }
         self.next = Instant::now() + LOOK_EVERY;
-        // What cannot be read is told where it is judged by.
-        let Ok(numbers) = judge.numbers(clients, context, true, since).await else { return };
+        // What cannot be read is told where it is judged by; what is only shown keeps no probe waiting.
+        let reading = tokio::time::timeout(GLANCE, judge.numbers(clients, context, true, since));
+        let Ok(Ok(numbers)) = reading.await else { return };
         let seconds = context.now().duration_since(since).as_secs_f64().max(1.0);
         let of = |name: &str, Measured { sample, .. }: &Measured| {
             #[expect(clippy::cast_precision_loss, reason = "a rate that people read")]
@@ -107,6 +108,9 @@ impl Live {
         self.words = (!words.is_empty()).then(|| words.join(", "));
     }
 }
+
+/// How long numbers that are only shown may be waited for.
+const GLANCE: Duration = Duration::from_secs(1);
 
 /// Looks that a span of watching takes.
 pub fn looks_in(span: Span) -> u32 {

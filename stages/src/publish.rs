@@ -31,6 +31,9 @@ use crate::{
     workshop::Workshop,
 };
 
+/// The step that uploads the artifact.
+pub const ARTIFACT: &str = "publish/artifact";
+
 /// Size of a part. S3 wants at least 5 MiB and at most 10,000 parts; this allows artifacts of 78 GiB.
 const PART_BYTES: u64 = 8 * 1024 * 1024;
 /// Parts in flight: enough to fill a link with some latency, few enough to keep memory low (a part is streamed from
@@ -289,6 +292,10 @@ impl WriteManifest {
         let body = serde_json::to_vec_pretty(&manifest).expect("a manifest is JSON");
         // First: without it the version would look published, and be refused.
         if let Some(id) = &self.signed_by {
+            if !shop.has_built(&manifest.sha256) {
+                return Err(StepError::failed("what is to be signed was not built by this process")
+                    .hint("roll the run back and deploy again: nothing is signed on a journal's word"));
+            }
             let signed = signer(site, id)?.sign(&body);
             create_same(site, context, &releases::signature_key(&site.root, plan.version), signed).await?;
         }

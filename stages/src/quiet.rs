@@ -27,7 +27,7 @@ use crate::{
     facts::Fleet,
     flip,
     judge::Judge,
-    last_look::{FRESH, Terms},
+    last_look::{FRESH, Look as LastLook, Terms},
     metrics,
 };
 
@@ -101,8 +101,10 @@ impl AwaitQuiet {
         let successor = self.terms.successor(context)?;
         let begun = context.now();
         // Nobody waits for the last visitors of what is in service again.
-        let look = self.terms.look(clients, successor.as_deref()).await?;
-        self.fleets.iter().try_for_each(|fleet| look.objection(fleet).map(drop))?;
+        let look = self.look(clients, successor.as_deref()).await?;
+        if let Ok(look) = &look {
+            self.fleets.iter().try_for_each(|fleet| look.objection(fleet).map(drop))?;
+        }
         let quiet = async {
             match self.terms.metrics {
                 true => self.wait(clients, context, &self.terms.balancer).await,
@@ -120,14 +122,17 @@ impl AwaitQuiet {
         // While somebody waited, the world has gone on.
         let now = context.now();
         let (at, look) = match now.duration_since(begun) > FRESH {
-            true => (now, self.terms.look(clients, successor.as_deref()).await?),
+            true => (now, self.look(clients, successor.as_deref()).await?),
             false => (begun, look),
         };
         let mut seen = Seen { at: Some(at), ..Seen::default() };
         for fleet in &self.fleets {
             let objection = match asked.get(&fleet.target_group) {
                 Some(what) => Some(still_asked(fleet.version, what)),
-                None => look.objection(fleet)?,
+                None => match &look {
+                    Ok(look) => look.objection(fleet)?,
+                    Err(error) => Some(unreadable(fleet.version, error)),
+                },
             };
             let Some(objection) = objection else { continue };
             if self.alone {
@@ -138,6 +143,15 @@ impl AwaitQuiet {
             warn_of(context, objection);
         }
         Ok(serde_json::to_value(seen).unwrap_or_default())
+    }
+
+    /// What speaks against the end of the fleets. Where it cannot be read, nothing ends, and a deploy that has come so far is not
+    /// undone for that; a run that is there for nothing else fails.
+    async fn look(&self, clients: &Clients, successor: Option<&str>) -> Result<Result<LastLook<'_>, StepError>, StepError> {
+        match self.terms.look(clients, successor).await {
+            Err(error) if self.alone || error.kind != ErrorKind::Service => Err(error),
+            looked => Ok(looked),
+        }
     }
 
     /// No request in any whole minute since green was proven, as far as the balancer's metrics are published. Where there is
@@ -203,6 +217,13 @@ pub fn still_asked(version: Version, what: &str) -> StepError {
     let message = format!("{version} still gets requests, so its servers are not retired: {what}");
     StepError::new(ErrorKind::TimedOut, message)
         .hint("find out who sends them: another listener or rule, or the preview's header with its version")
+}
+
+/// Why a fleet stays of which nobody could say whether it may go.
+fn unreadable(version: Version, error: &StepError) -> StepError {
+    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
+    let message = format!("whether {version} is still used could not be read, so its servers are not retired: {error}{cause}");
+    StepError::new(ErrorKind::Service, message)
 }
 
 /// Says that a fleet stays.

@@ -10,7 +10,7 @@ use alcedo_pipeline::{
     suite::Check,
 };
 
-use crate::{action::Action, bake, build, launch, quiet, secrets};
+use crate::{action::Action, bake, build, launch, publish, quiet, secrets};
 
 /// The steps, each with the reason.
 pub fn of(plan: &Plan, progress: &Progress) -> Vec<(StepId, String)> {
@@ -49,8 +49,16 @@ pub fn of(plan: &Plan, progress: &Progress) -> Vec<(StepId, String)> {
     if !look.steps().any(|(step, action)| drains(&action) && look.is_begun(&step.id)) {
         add(&quiet::STEP.into(), "what was seen of the old servers may not be so any more");
     }
-    for id in look.ingress_in_use() {
-        add(&id, "it was for the process that died, and its watchdog closes it");
+    if look.is_pending(|action| matches!(action, Action::WriteManifest(it) if it.signed_by.is_some())) {
+        for id in [build::RUN, publish::ARTIFACT] {
+            add(&id.into(), "what is signed is built by the process that signs it");
+        }
+    }
+    for id in look.ingress_in_use(&renew) {
+        renew.entry(id.clone()).or_insert_with(|| "it was for the process that died, and its watchdog closes it".into());
+        for close in look.closers_of(&id) {
+            renew.entry(close).or_insert_with(|| "it closes what is opened anew".into());
+        }
     }
     renew.into_iter().collect()
 }
@@ -92,8 +100,15 @@ impl Look<'_> {
         self.steps().any(|(step, action)| such(&action) && self.progress.status(&step.id) != Status::Succeeded)
     }
 
-    /// The steps that open a port which a step still to be done needs.
-    fn ingress_in_use(&self) -> Vec<StepId> {
+    /// The steps that close what this one opens, where they were begun.
+    fn closers_of(&self, open: &StepId) -> Vec<StepId> {
+        let closes = |action: &Action| matches!(action, Action::CloseIngress(close) if close.opened_by == *open);
+        let closers = self.steps().filter(|(_, action)| closes(action)).map(|(step, _)| step.id.clone());
+        closers.filter(|id| self.is_begun(id)).collect()
+    }
+
+    /// The steps that open a port which a step still to be done needs, or one that is done anew.
+    fn ingress_in_use(&self, renew: &BTreeMap<StepId, String>) -> Vec<StepId> {
         let opened = self.steps().filter(|(_, action)| matches!(action, Action::OpenIngress(_)));
         let in_use = |id: &StepId| {
             let closes = |action: &Action| matches!(action, Action::CloseIngress(close) if close.opened_by == *id);
@@ -103,9 +118,9 @@ impl Look<'_> {
                 matches!(
                     action,
                     Action::Provision(_) | Action::SmokeTest(_) | Action::CreateImage(_) | Action::HandOverSecrets(_)
-                ) && self.progress.status(&step.id) != Status::Succeeded
+                ) && (self.progress.status(&step.id) != Status::Succeeded || renew.contains_key(&step.id))
             })
         };
-        opened.map(|(step, _)| step.id.clone()).filter(in_use).collect()
+        opened.map(|(step, _)| step.id.clone()).filter(|id| self.is_begun(id)).filter(in_use).collect()
     }
 }

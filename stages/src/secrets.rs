@@ -9,12 +9,11 @@
 use std::{
     collections::BTreeMap,
     io::Read,
-    path::{Path, PathBuf},
-    str::FromStr,
+    path::Path,
     time::Duration,
 };
 
-use age::{Identity, IdentityFile, armor::ArmoredReader, x25519};
+use age::{Identity, IdentityFile, armor::ArmoredReader};
 use alcedo_images::secret_files::{self, HandOverError};
 use alcedo_pipeline::{
     context::StepContext,
@@ -49,6 +48,12 @@ const LARGEST: usize = 64 << 10;
 const PARAMETERS_A_CALL: usize = 10;
 /// Servers that are handed them at one time.
 const AT_ONCE: usize = 16;
+
+/// The longest that handing over can take, in seconds: each server has the time once for its console, once to let us in and once
+/// for the files, and so many are served at a time.
+pub fn longest(servers: u32, timeout: Span) -> u64 {
+    3 * timeout.as_secs() * u64::from(servers).div_ceil(AT_ONCE as u64)
+}
 
 /// Hands the secrets to every server.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -174,19 +179,37 @@ pub async fn find(site: &Site, sources: &BTreeMap<String, SecretSource>) -> Resu
     if missing.is_empty() { Ok(found) } else { Err(not_to_be_had(&missing)) }
 }
 
-/// Those that are to be had without asking anybody, so that what is printed is cleaned of them also in a run that needs none.
-pub fn shade(site: &Site) {
+/// Those that are to be had at once, so that what is printed is cleaned of them also in a run that hands none over. Parameters
+/// are asked for meanwhile, and nobody waits for them longer than `patience`.
+pub async fn shade(site: &Site, patience: Duration) {
     let sources = &site.pipeline.secrets;
+    if sources.is_empty() {
+        return;
+    }
+    let asking = tokio::spawn({
+        let site = site.clone();
+        async move {
+            let parameters = site.pipeline.secrets.iter().filter_map(|(name, it)| Some((name.as_str(), it.ssm.as_deref()?)));
+            let parameters = parameters.collect();
+            let found = of_ssm(&site, &parameters).await.into_iter();
+            let found = found.filter_map(|(name, value)| Some((name.to_owned(), fit(value.ok()?).ok()?)));
+            site.redactor.learn(&found.collect());
+        }
+    });
     let local = sources.iter().filter_map(|(name, source)| {
         let value = match source {
             SecretSource { environment: Some(variable), .. } => of_environment(variable),
-            SecretSource { file: Some(path), .. } => of_file(&site.folder, path),
-            SecretSource { age: Some(path), .. } => in_age_file(&of_age(&site.folder, path), path, name),
+            // A pipe or a terminal would be waited for.
+            SecretSource { file: Some(path), .. } if site.folder.join(path).is_file() => of_file(&site.folder, path),
+            SecretSource { age: Some(path), .. } if site.folder.join(path).is_file() => {
+                in_age_file(&of_age(&site.folder, path), path, name)
+            }
             _ => return None,
         };
         Some((name.clone(), fit(value.ok()?).ok()?))
     });
     site.redactor.learn(&local.collect());
+    let _ = tokio::time::timeout(patience, asking).await;
 }
 
 fn not_to_be_had(missing: &BTreeMap<String, Missing>) -> StepError {
@@ -301,14 +324,24 @@ fn of_age(folder: &Path, path: &Path) -> Result<BTreeMap<String, String>, String
 fn identities() -> Result<Vec<Box<dyn Identity + Send + Sync>>, String> {
     let given = std::env::var(IDENTITY).ok().filter(|text| !text.trim().is_empty());
     let given = given.ok_or_else(|| format!("the variable {IDENTITY} is not set"))?;
-    if given.trim().starts_with("AGE-SECRET-KEY-") {
-        let identity = x25519::Identity::from_str(given.trim());
-        return Ok(vec![Box::new(identity.map_err(|_| format!("{IDENTITY} is no identity of age's"))?)]);
-    }
-    let path = PathBuf::from(given.trim());
-    let file = IdentityFile::from_file(path.to_string_lossy().into_owned())
-        .map_err(|error| format!("{} ({IDENTITY}) cannot be read: {error}", path.display()))?;
-    file.into_identities().map_err(|error| format!("{} ({IDENTITY}) holds no identities: {error}", path.display()))
+    identities_of(&given)
+}
+
+/// The identities themselves, as `age-keygen` writes them, or the path of a file of them. Nothing of it is told: whatever was put
+/// there may be a key.
+fn identities_of(given: &str) -> Result<Vec<Box<dyn Identity + Send + Sync>>, String> {
+    let upper = given.to_ascii_uppercase();
+    let is_key = given.trim().contains('\n') || ["AGE-SECRET-KEY-", "AGE-PLUGIN-"].iter().any(|it| upper.contains(it));
+    let file = match is_key {
+        true => IdentityFile::from_buffer(given.as_bytes()),
+        false => IdentityFile::from_file(given.trim().to_owned()),
+    };
+    let file = file.map_err(|error| match is_key {
+        // What a parser says of a wrong text may quote it.
+        true => format!("what {IDENTITY} holds cannot be read as identities of age's"),
+        false => format!("the file that {IDENTITY} names cannot be read: {:?}", error.kind()),
+    })?;
+    file.into_identities().map_err(|_| format!("what {IDENTITY} holds or names has no identity that can be used"))
 }
 
 /// The values of parameters, each with the name of its secret.
@@ -364,6 +397,22 @@ mod tests {
         ] {
             let folder = folder_with(text.as_bytes());
             assert_eq!(of_file(folder.path(), Path::new("value")).unwrap(), wanted);
+        }
+    }
+
+    #[test]
+    fn an_identity_is_read_as_it_is_kept_and_never_told() {
+        let identity = age::x25519::Identity::generate();
+        let key = age::secrecy::ExposeSecret::expose_secret(&identity.to_string()).to_owned();
+        let kept = format!("# created: 2026-11-20T19:05:12Z\n# public key: {}\n{key}\n", identity.to_public());
+        assert_eq!(identities_of(&key).unwrap().len(), 1);
+        assert_eq!(identities_of(&kept).unwrap().len(), 1);
+        let folder = folder_with(kept.as_bytes());
+        assert_eq!(identities_of(&folder.path().join("value").display().to_string()).unwrap().len(), 1);
+        let broken = &key[..key.len() - 3];
+        for wrong in [broken.to_owned(), format!("\u{feff}{broken}"), kept.replace(&key, broken), "hunter2hunter2".into()] {
+            let told = identities_of(&wrong).err().expect("it is wrong");
+            assert!(!told.contains(&broken[15..]) && !told.contains("hunter2"), "{told}");
         }
     }
 

@@ -20,6 +20,7 @@ struct Inside {
     folder: TempDir,
     key: OnceCell<EphemeralKey>,
     secrets: OnceLock<Secrets>,
+    built: Mutex<Option<String>>,
     installed: Mutex<Option<Installed>>,
     inputs: Mutex<Option<Parts>>,
 }
@@ -37,6 +38,7 @@ impl Workshop {
             folder,
             key: OnceCell::new(),
             secrets: OnceLock::new(),
+            built: Mutex::default(),
             installed: Mutex::default(),
             inputs: Mutex::default(),
         };
@@ -50,6 +52,17 @@ impl Workshop {
     /// Where the build writes its archive.
     pub fn archive(&self) -> PathBuf {
         self.inside.folder.path().join("artifact.tar.zst")
+    }
+
+    /// Remembers the digest of the archive that was built here.
+    pub fn keep_built(&self, sha256: &str) {
+        *self.inside.built.lock().unwrap_or_else(PoisonError::into_inner) = Some(sha256.to_owned());
+    }
+
+    /// Whether this process has built the archive of this digest. A journal says so, too; but whoever can write to the bucket can
+    /// write one.
+    pub fn has_built(&self, sha256: &str) -> bool {
+        self.inside.built.lock().unwrap_or_else(PoisonError::into_inner).as_deref() == Some(sha256)
     }
 
     /// What servers are to be handed, once it was found.

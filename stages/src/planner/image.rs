@@ -255,7 +255,7 @@ fn build(case: &Case<'_>, draft: &mut Draft) -> Result<(), PlanError> {
     let to = format!("s3://{}/{}{version}/", pipeline.publish.bucket, scope.root);
     draft.add(
         Stage::Publish,
-        "publish/artifact",
+        publish::ARTIFACT,
         Sign::Add,
         format!("upload {to}artifact.tar.zst"),
         Some("remove it"),

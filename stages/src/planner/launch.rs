@@ -150,7 +150,7 @@ fn hand_over_secrets(case: &Case<'_>, draft: &mut Draft) {
         security_group: group.clone(),
         address,
         ports: vec![port],
-        lease_seconds: pipeline.launch.timeout.as_secs() + LAUNCH_LEASE_MARGIN_SECONDS,
+        lease_seconds: secrets::longest(pipeline.launch.count, pipeline.launch.timeout) + LAUNCH_LEASE_MARGIN_SECONDS,
     };
     let does = format!("open {named} for {address}/32");
     draft.add(stage, OPEN_FOR_SECRETS, Sign::Add, does, Some("close it"), Action::OpenIngress(open));

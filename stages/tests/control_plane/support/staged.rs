@@ -77,6 +77,7 @@ impl Staged {
             platform: platform(),
             commands_seconds: 0.0,
         };
+        self.inner.workshop.keep_built(&built.sha256);
         self.answered(build::RUN, serde_json::to_value(built).unwrap())
     }
 
