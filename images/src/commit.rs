@@ -2,6 +2,7 @@
 
 use std::{path::Path, process::Stdio, time::Duration};
 
+use alcedo_pipeline::secret::hide_from;
 use serde::{Deserialize, Serialize};
 use tokio::{process::Command, time::timeout};
 

@@ -8,6 +8,7 @@ use std::{
     process::Stdio,
 };
 
+use alcedo_pipeline::secret::hide_from;
 use tempfile::TempDir;
 use tokio::process::Command;
 

@@ -147,7 +147,11 @@ impl AwaitQuiet {
 
     /// What speaks against the end of the fleets. Where it cannot be read, nothing ends, and a deploy that has come so far is not
     /// undone for that; a run that is there for nothing else fails.
-    async fn look(&self, clients: &Clients, successor: Option<&str>) -> Result<Result<LastLook<'_>, StepError>, StepError> {
+    async fn look(
+        &self,
+        clients: &Clients,
+        successor: Option<&str>,
+    ) -> Result<Result<LastLook<'_>, StepError>, StepError> {
         match self.terms.look(clients, successor).await {
             Err(error) if self.alone || error.kind != ErrorKind::Service => Err(error),
             looked => Ok(looked),
@@ -222,7 +226,8 @@ pub fn still_asked(version: Version, what: &str) -> StepError {
 /// Why a fleet stays of which nobody could say whether it may go.
 fn unreadable(version: Version, error: &StepError) -> StepError {
     let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
-    let message = format!("whether {version} is still used could not be read, so its servers are not retired: {error}{cause}");
+    let message =
+        format!("whether {version} is still used could not be read, so its servers are not retired: {error}{cause}");
     StepError::new(ErrorKind::Service, message)
 }
 

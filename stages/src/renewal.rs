@@ -55,7 +55,9 @@ pub fn of(plan: &Plan, progress: &Progress) -> Vec<(StepId, String)> {
         }
     }
     for id in look.ingress_in_use(&renew) {
-        renew.entry(id.clone()).or_insert_with(|| "it was for the process that died, and its watchdog closes it".into());
+        renew
+            .entry(id.clone())
+            .or_insert_with(|| "it was for the process that died, and its watchdog closes it".into());
         for close in look.closers_of(&id) {
             renew.entry(close).or_insert_with(|| "it closes what is opened anew".into());
         }

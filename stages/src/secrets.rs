@@ -6,12 +6,7 @@
 //! **Caveats.** A server that starts again has lost them, and nobody gives them to it a second time: its app does not come up, and
 //! the balancer leaves it out. A new deploy, also of the same version's image after a rollback, launches servers anew.
 
-use std::{
-    collections::BTreeMap,
-    io::Read,
-    path::Path,
-    time::Duration,
-};
+use std::{collections::BTreeMap, io::Read, path::Path, time::Duration};
 
 use age::{Identity, IdentityFile, armor::ArmoredReader};
 use alcedo_images::secret_files::{self, HandOverError};
@@ -189,7 +184,8 @@ pub async fn shade(site: &Site, patience: Duration) {
     let asking = tokio::spawn({
         let site = site.clone();
         async move {
-            let parameters = site.pipeline.secrets.iter().filter_map(|(name, it)| Some((name.as_str(), it.ssm.as_deref()?)));
+            let parameters =
+                site.pipeline.secrets.iter().filter_map(|(name, it)| Some((name.as_str(), it.ssm.as_deref()?)));
             let parameters = parameters.collect();
             let found = of_ssm(&site, &parameters).await.into_iter();
             let found = found.filter_map(|(name, value)| Some((name.to_owned(), fit(value.ok()?).ok()?)));
@@ -410,7 +406,9 @@ mod tests {
         let folder = folder_with(kept.as_bytes());
         assert_eq!(identities_of(&folder.path().join("value").display().to_string()).unwrap().len(), 1);
         let broken = &key[..key.len() - 3];
-        for wrong in [broken.to_owned(), format!("\u{feff}{broken}"), kept.replace(&key, broken), "hunter2hunter2".into()] {
+        for wrong in
+            [broken.to_owned(), format!("\u{feff}{broken}"), kept.replace(&key, broken), "hunter2hunter2".into()]
+        {
             let told = identities_of(&wrong).err().expect("it is wrong");
             assert!(!told.contains(&broken[15..]) && !told.contains("hunter2"), "{told}");
         }

@@ -19,6 +19,7 @@ mod moto_differences;
 mod publish;
 mod quiet;
 mod records_only;
+mod renewal;
 mod retention;
 mod sbom;
 mod settle;
