@@ -4,11 +4,12 @@
 use std::time::{Duration, Instant};
 
 use aws_sdk_ec2::types::{Filter, IpPermission, UserIdGroupPair};
-use aws_sdk_elasticloadbalancingv2::types::ProtocolEnum;
+use aws_sdk_elasticloadbalancingv2::types::{LoadBalancerStateEnum, ProtocolEnum};
 
 use crate::{cloud_error::CloudError, listener::Routing, site::Site};
 
-/// How long a new security group may stay unknown; the region's `aws` profile has 2 s.
+/// How long a new security group may stay unknown, and a new balancer be in the making; the region's `aws` profile has 2 s for the
+/// former.
 const KNOWN_WITHIN: Duration = Duration::from_secs(10);
 
 /// What [`prepare`] has made; empty where everything was there.
@@ -159,7 +160,24 @@ async fn balancer(site: &Site, group: &str, made: &mut Made) -> Result<String, C
     let created =
         create.send().await.map_err(|error| CloudError::of(format!("create the load balancer {name}"), error))?;
     made.push(format!("load balancer {name}"));
-    Ok(created.load_balancers().first().and_then(|it| it.load_balancer_arn()).unwrap_or_default().to_owned())
+    let arn = created.load_balancers().first().and_then(|it| it.load_balancer_arn()).unwrap_or_default().to_owned();
+    await_active(site, &arn).await?;
+    Ok(arn)
+}
+
+/// Whoever looks next would be told that it is still being made. With AWS's own delays that takes minutes: nobody waits so long.
+async fn await_active(site: &Site, arn: &str) -> Result<(), CloudError> {
+    let begun = Instant::now();
+    while begun.elapsed() < KNOWN_WITHIN {
+        let found = site.clients.elb.describe_load_balancers().load_balancer_arns(arn).send().await;
+        let found = found.map_err(|error| CloudError::of("look at the load balancer", error))?;
+        let state = found.load_balancers().first().and_then(|it| it.state()?.code());
+        if state == Some(&LoadBalancerStateEnum::Active) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Ok(())
 }
 
 async fn listener(site: &Site, balancer: &str, made: &mut Made) -> Result<(), CloudError> {
