@@ -458,7 +458,7 @@ mod tests {
     #[test]
     fn the_list_of_packages_is_the_last_thing_written() {
         let script = finish(&recipe());
-        assert!(script.starts_with("set -e\nuseradd "), "{script}");
+        assert!(script.starts_with("set -e\nmkdir --parents /usr/share/man/man1\nuseradd "), "{script}");
         assert!(script.trim_end().ends_with(r#">"$0""#), "{script}");
     }
 }
