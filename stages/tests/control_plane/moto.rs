@@ -23,7 +23,8 @@ async fn a_release_is_deployed_replaced_brought_back_and_retired() {
     let moto = Moto::start();
     let account = Account::open(moto.endpoint.clone()).await;
     moto.record().await;
-    life::of_three_releases(&account).await;
+    // moto lets a resource of the balancer's have ten tags.
+    life::of_three_releases(&account, &[tags::LISTENER, tags::URL, tags::LAUNCHED_WITH]).await;
     assert_tags_come_with_the_creating_call(&moto).await;
 }
 

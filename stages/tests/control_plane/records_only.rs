@@ -43,7 +43,7 @@ fn foreign() -> Routing {
 async fn a_release_is_deployed_replaced_brought_back_and_retired() {
     let region = LocalRegion::start().await;
     let account = Account::open(region.endpoint.clone()).await;
-    life::of_three_releases(&account).await;
+    life::of_three_releases(&account, &[]).await;
 }
 
 /// All of it from the source on; only the build's container and the builder's shell are answered for.
