@@ -10,11 +10,11 @@ use std::{
     io::{self, Read, Write},
     os::unix::process::CommandExt,
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Child, Stdio},
     time::{Duration, Instant},
 };
 
-use alcedo_pipeline::{ids::RunId, secret::hide_from};
+use alcedo_pipeline::{ids::RunId, secret::program};
 use alcedo_stages::last_resort::Deceased;
 use clap::Args;
 
@@ -77,8 +77,7 @@ impl Watchdog {
     pub fn start(session: &Session, environment: &str, run: &RunId, nonce: &str) -> io::Result<Self> {
         let file = project::find_file(session.file()).map_err(|failure| io::Error::other(failure.message))?;
         let file: PathBuf = std::path::absolute(file)?;
-        let mut command = Command::new(std::env::current_exe()?);
-        command
+        let child = program(std::env::current_exe()?)
             .arg("watchdog")
             .arg("--file")
             .arg(file)
@@ -87,10 +86,9 @@ impl Watchdog {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             // Until it has a session of its own.
-            .process_group(0);
-        // It hands nothing over.
-        hide_from(&mut command);
-        Ok(Self { child: command.spawn()? })
+            .process_group(0)
+            .spawn()?;
+        Ok(Self { child })
     }
 
     /// Says that the run has come to an end by itself.

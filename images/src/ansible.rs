@@ -7,7 +7,7 @@ use std::{
     process::Stdio,
 };
 
-use alcedo_pipeline::secret::hide_from;
+use alcedo_pipeline::secret::program;
 use tokio::{io::AsyncReadExt, process::Command};
 
 use crate::{
@@ -81,9 +81,7 @@ pub(crate) async fn execute(
     let variables = folder.path().join("variables.json");
     let json = serde_json::to_vec(&run.variables).map_err(|error| ProvisionError::Ansible(error.into()))?;
     fs::write(&variables, json).map_err(ProvisionError::Ansible)?;
-    let mut command = Command::new("ansible-playbook");
-    hide_from(command.as_std_mut());
-    let mut child = command
+    let mut child = Command::from(program("ansible-playbook"))
         .args(arguments(run, session.target(), &key.private(), &variables))
         .envs(environment(&session.client_files().config(), session.target()))
         .env("ANSIBLE_SSH_CONTROL_PATH_DIR", folder.path())

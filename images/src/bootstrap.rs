@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use alcedo_pipeline::secret::hide_from;
+use alcedo_pipeline::secret::program;
 use bollard::{
     Docker,
     query_parameters::{ImportImageOptionsBuilder, ListImagesOptionsBuilder, TagImageOptionsBuilder},
@@ -333,9 +333,7 @@ async fn run_tool(
     progress: &Sink,
     cancel: &CancellationToken,
 ) -> Result<(), BootstrapError> {
-    let mut command = Command::new(TOOL);
-    hide_from(command.as_std_mut());
-    let mut child = command
+    let mut child = Command::from(program(TOOL))
         .args(run_arguments(recipe, folder, root))
         .stdin(Stdio::null())
         .stdout(Stdio::null())

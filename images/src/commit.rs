@@ -2,7 +2,7 @@
 
 use std::{path::Path, process::Stdio, time::Duration};
 
-use alcedo_pipeline::secret::hide_from;
+use alcedo_pipeline::secret::program;
 use serde::{Deserialize, Serialize};
 use tokio::{process::Command, time::timeout};
 
@@ -31,9 +31,7 @@ pub async fn of(folder: &Path) -> Option<Commit> {
 }
 
 async fn git(folder: &Path, arguments: &[&str]) -> Option<String> {
-    let mut command = Command::new("git");
-    hide_from(command.as_std_mut());
-    let output = command
+    let output = Command::from(program("git"))
         .arg("-C")
         .arg(folder)
         .args(arguments)

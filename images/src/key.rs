@@ -8,7 +8,7 @@ use std::{
     process::Stdio,
 };
 
-use alcedo_pipeline::secret::hide_from;
+use alcedo_pipeline::secret::program;
 use tempfile::TempDir;
 use tokio::process::Command;
 
@@ -57,9 +57,7 @@ impl EphemeralKey {
 
     async fn keep_in(folder: TempDir, comment: &str) -> Result<Self, KeyError> {
         let private = folder.path().join("key");
-        let mut command = Command::new("ssh-keygen");
-        hide_from(command.as_std_mut());
-        let output = command
+        let output = Command::from(program("ssh-keygen"))
             .args(["-q", "-t", "ed25519", "-N", "", "-C", comment, "-f"])
             .arg(&private)
             .stdin(Stdio::null())

@@ -8,7 +8,7 @@
 
 use std::{io, num::NonZeroUsize, os::unix::process::ExitStatusExt, process::Stdio, time::Duration};
 
-use alcedo_pipeline::secret::hide_from;
+use alcedo_pipeline::secret::program;
 use alcedo_smoke_tests::shell::{OUTPUT_LIMIT, Shell, ShellCommand, ShellError, ShellOutput};
 use async_trait::async_trait;
 use openssh::{ControlPersist, KnownHosts, SessionBuilder, Stdio as RemoteStdio};
@@ -190,9 +190,7 @@ async fn reach(target: &SshTarget) -> Result<(), SessionError> {
 
 /// What `ssh-keyscan` prints for the server: one line a key; nothing where no SSH server answers.
 async fn shown_keys(target: &SshTarget) -> Result<String, SessionError> {
-    let mut command = Command::new("ssh-keyscan");
-    hide_from(command.as_std_mut());
-    let output = command
+    let output = Command::from(program("ssh-keyscan"))
         .args([
             "-T",
             &CONNECT_TIMEOUT.as_secs().to_string(),

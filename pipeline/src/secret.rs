@@ -11,7 +11,9 @@
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
+    ffi::OsStr,
     fmt,
+    process::Command,
     sync::{Arc, PoisonError, RwLock},
 };
 
@@ -206,16 +208,18 @@ fn least_at_end(form: &str) -> usize {
 /// Variables of this process that the programs it starts do not get: what they print goes to logs.
 static HIDDEN: RwLock<BTreeSet<String>> = RwLock::new(BTreeSet::new());
 
-/// From now on, [`hide_from`] takes these variables away.
+/// From now on, a [`program`] does not get these variables.
 pub fn hide_variables(names: impl IntoIterator<Item = impl Into<String>>) {
     HIDDEN.write().unwrap_or_else(PoisonError::into_inner).extend(names.into_iter().map(Into::into));
 }
 
-/// Takes the hidden variables out of the environment of a program that is about to be started.
-pub fn hide_from(command: &mut std::process::Command) {
+/// A program that does not get the hidden variables: whatever is started is started through this.
+pub fn program(name: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(name);
     HIDDEN.read().unwrap_or_else(PoisonError::into_inner).iter().for_each(|name| {
         command.env_remove(name);
     });
+    command
 }
 
 /// A value, without the end of its last line, and each of its lines.
@@ -372,9 +376,7 @@ mod tests {
     fn programs_do_not_get_hidden_variables() {
         // Whatever tests are run with has a PATH.
         hide_variables(["PATH"]);
-        let mut command = std::process::Command::new("/usr/bin/env");
-        hide_from(&mut command);
-        let told = String::from_utf8(command.output().unwrap().stdout).unwrap();
+        let told = String::from_utf8(program("/usr/bin/env").output().unwrap().stdout).unwrap();
         assert!(!told.lines().any(|line| line.starts_with("PATH=")), "{told}");
     }
 

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use alcedo_pipeline::{secret::hide_from, suite::RunCheck};
+use alcedo_pipeline::{secret, suite::RunCheck};
 use nix::{
     sys::signal::{Signal, killpg},
     unistd::Pid,
@@ -39,7 +39,7 @@ const OUTPUT_GRACE: Duration = Duration::from_millis(500);
 /// is the folder of `alcedo.yaml`.
 pub async fn check(check: &RunCheck, target: &Target, deadline: Duration) -> Result<(), Failure> {
     let program = resolve(&check.program, &target.folder);
-    let mut command = Command::new(&program);
+    let mut command = Command::from(secret::program(&program));
     command
         .args(&check.arguments)
         .current_dir(&target.folder)
@@ -51,7 +51,6 @@ pub async fn check(check: &RunCheck, target: &Target, deadline: Duration) -> Res
         .stderr(Stdio::piped())
         .process_group(0)
         .kill_on_drop(true);
-    hide_from(command.as_std_mut());
     match &target.version {
         Some(version) => command.env("ALCEDO_VERSION", version),
         None => command.env_remove("ALCEDO_VERSION"),

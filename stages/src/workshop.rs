@@ -2,7 +2,7 @@
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use alcedo_images::{inputs::Parts, key::EphemeralKey, packages::Installed};
@@ -56,13 +56,13 @@ impl Workshop {
 
     /// Remembers the digest of the archive that was built here.
     pub fn keep_built(&self, sha256: &str) {
-        *self.inside.built.lock().unwrap_or_else(PoisonError::into_inner) = Some(sha256.to_owned());
+        *held(&self.inside.built) = Some(sha256.to_owned());
     }
 
     /// Whether this process has built the archive of this digest. A journal says so, too; but whoever can write to the bucket can
     /// write one.
     pub fn has_built(&self, sha256: &str) -> bool {
-        self.inside.built.lock().unwrap_or_else(PoisonError::into_inner).as_deref() == Some(sha256)
+        held(&self.inside.built).as_deref() == Some(sha256)
     }
 
     /// What servers are to be handed, once it was found.
@@ -78,22 +78,22 @@ impl Workshop {
     /// What the builder has, for whoever makes the image of it. A process that goes on with the run provisions another builder
     /// before it makes an image.
     pub fn keep_installed(&self, installed: Installed) {
-        *self.inside.installed.lock().unwrap_or_else(PoisonError::into_inner) = Some(installed);
+        *held(&self.inside.installed) = Some(installed);
     }
 
     pub fn installed(&self) -> Result<Installed, StepError> {
-        let installed = self.inside.installed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let installed = held(&self.inside.installed).clone();
         installed.ok_or_else(|| StepError::failed("nobody has listed the builder's packages"))
     }
 
     /// Remembers what the archive was built from.
     pub fn keep_inputs(&self, parts: Parts) {
-        *self.inside.inputs.lock().expect("no panic while it is held") = Some(parts);
+        *held(&self.inside.inputs) = Some(parts);
     }
 
     /// What the archive was built from, where it was built by this process.
     pub fn inputs(&self) -> Option<Parts> {
-        self.inside.inputs.lock().expect("no panic while it is held").clone()
+        held(&self.inside.inputs).clone()
     }
 
     /// The run's key, made when it is first asked for.
@@ -105,4 +105,9 @@ impl Workshop {
             StepError::failed("the ephemeral SSH key could not be made").hint(hint).because(error)
         })
     }
+}
+
+/// What is kept is written in one piece: whoever panicked meanwhile has left it whole.
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -5,11 +5,11 @@ use std::{
     io,
     net::{Ipv4Addr, TcpListener},
     os::unix::fs::OpenOptionsExt,
-    process::{Child, Command, Stdio},
+    process::{Child, Stdio},
     time::{Duration, Instant},
 };
 
-use alcedo_pipeline::secret::hide_from;
+use alcedo_pipeline::secret;
 
 use super::{
     folder::Folder,
@@ -107,10 +107,8 @@ fn spawn(folder: &Folder, forget_servers: bool) -> Result<Child> {
         .open(folder.log())
         .map_err(fail("the local region's log cannot be written"))?;
     let program = std::env::current_exe().map_err(fail("alcedo's own program file was not found"))?;
-    let mut command = Command::new(program);
     // It outlives this command, and has no use for its secrets.
-    hide_from(&mut command);
-    command
+    secret::program(program)
         .args(["region", "serve", "--folder"])
         .arg(folder.path())
         .args(forget_servers.then_some("--forget-servers"))

@@ -15,14 +15,7 @@ use crate::support::{account::Account, journey, region::LocalRegion, simulation:
 /// A journal in which every step before this one has succeeded.
 fn until(plan: &Plan, step: &str) -> Progress {
     let event = |what| Event::new(&plan.run, plan.made_at, what);
-    let mut events = vec![event(What::RunStarted {
-        app: plan.app.clone(),
-        environment: plan.environment.clone(),
-        purpose: plan.purpose,
-        version: plan.version,
-        host: "ada@desk".into(),
-        tool: "a test".into(),
-    })];
+    let mut events = vec![event(journey::started(plan))];
     for done in plan.steps.iter().take_while(|planned| planned.id.as_str() != step) {
         let (step, stage, does) = (done.id.clone(), done.stage, done.does.clone());
         events.push(event(What::StepStarted { step: step.clone(), stage, does, token: "token".into() }));

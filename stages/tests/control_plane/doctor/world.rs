@@ -180,15 +180,7 @@ impl World {
         plan.app.clone_from(&site.pipeline.app);
         change(&mut plan);
         let mut journal = Journal::begin(site.store.clone(), &site.root, &plan, "a test").await.unwrap();
-        let started = What::RunStarted {
-            app: plan.app.clone(),
-            environment: plan.environment.clone(),
-            purpose: plan.purpose,
-            version: plan.version,
-            host: "ada@desk".into(),
-            tool: "a test".into(),
-        };
-        for what in [started].into_iter().chain(events) {
+        for what in [journey::started(&plan)].into_iter().chain(events) {
             journal.append(&Event::new(&plan.run, site.now(), what)).await.unwrap();
         }
         plan.run

@@ -125,6 +125,18 @@ pub fn plan_of(site: &Site, actions: impl IntoIterator<Item = (&'static str, Act
     }
 }
 
+/// How the journal of a plan begins that somebody runs elsewhere.
+pub fn started(plan: &Plan) -> What {
+    What::RunStarted {
+        app: plan.app.clone(),
+        environment: plan.environment.clone(),
+        purpose: plan.purpose,
+        version: plan.version,
+        host: "ada@desk".into(),
+        tool: "a test".into(),
+    }
+}
+
 /// Only these stages of a plan.
 pub fn only(mut plan: Plan, stages: &[Stage]) -> Plan {
     plan.steps.retain(|step| stages.contains(&step.stage));
