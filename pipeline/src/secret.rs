@@ -294,7 +294,8 @@ fn add_forms(value: &str, forms: &mut BTreeSet<String>) {
     let ascii: String = json.chars().flat_map(utf16_escape).collect();
     let percent = utf8_percent_encode(value, RESERVED).to_string();
     let hex = hex::encode(value);
-    let xml = [("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("\"", "&quot;"), ("'", "&apos;")];
+    let entities = [("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("\"", "&quot;"), ("'", "&apos;")];
+    let xml = entities.iter().fold(value.to_owned(), |text, (from, to)| text.replace(from, to));
     forms.extend([
         value.to_owned(),
         // A shell's, and an environment file's.
@@ -311,8 +312,8 @@ fn add_forms(value: &str, forms: &mut BTreeSet<String>) {
         percent,
         hex.to_uppercase(),
         hex,
-        xml.iter().fold(value.to_owned(), |text, (from, to)| text.replace(from, to)),
-        xml.iter().fold(value.to_owned(), |text, (from, to)| text.replace(from, to)).replace("&apos;", "&#39;"),
+        xml.replace("&apos;", "&#39;"),
+        xml,
     ]);
     for before in 0..3 {
         let shifted = [&[0_u8, 0, 0][..before], value.as_bytes()].concat();

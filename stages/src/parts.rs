@@ -1,7 +1,11 @@
 //! What an image or a fleet was made with, as the text of one tag: `base=1f0c63aa checks=97e2b0d4`. Kept to say later which
 //! of it has changed; nothing is decided by it.
 
-use std::{collections::BTreeMap, fmt, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    path::Path,
+};
 
 use alcedo_images::fingerprint::ImageParts;
 use alcedo_pipeline::file;
@@ -33,11 +37,7 @@ impl Parts {
 
     /// The names of which the two do not have the same.
     pub fn differing<'a>(&'a self, other: &'a Self) -> Vec<&'a str> {
-        let mut names: Vec<&str> = self.0.keys().chain(other.0.keys()).map(String::as_str).collect();
-        names.sort_unstable();
-        names.dedup();
-        names.retain(|name| self.get(name) != other.get(name));
-        names
+        differing(&self.0, &other.0)
     }
 
     /// From a tag. What a later version has added is compared like everything else.
@@ -65,6 +65,12 @@ impl Parts {
             .map(|(name, value)| (name.to_owned(), value)),
         ))
     }
+}
+
+/// The keys under which the two do not have the same, in order.
+pub fn differing<'a>(one: &'a BTreeMap<String, String>, other: &'a BTreeMap<String, String>) -> Vec<&'a str> {
+    let keys: BTreeSet<&String> = one.keys().chain(other.keys()).collect();
+    keys.into_iter().filter(|key| one.get(*key) != other.get(*key)).map(String::as_str).collect()
 }
 
 impl From<ImageParts> for Parts {

@@ -151,27 +151,39 @@ pub async fn find(site: &Site, sources: &BTreeMap<String, SecretSource>) -> Resu
             missing.insert(name.to_owned(), why);
         }
     };
-    let mut opened: BTreeMap<&Path, Result<BTreeMap<String, String>, String>> = BTreeMap::new();
-    let mut parameters = BTreeMap::new();
-    for (name, source) in sources {
-        match source {
-            SecretSource { environment: Some(variable), .. } => sort(name, of_environment(variable)),
-            SecretSource { file: Some(path), .. } => sort(name, of_file(&site.folder, path)),
-            SecretSource { age: Some(path), .. } => {
-                let file = opened.entry(path).or_insert_with(|| of_age(&site.folder, path));
-                sort(name, in_age_file(file, path, name));
-            }
-            SecretSource { ssm: Some(parameter), .. } => {
-                parameters.insert(name.as_str(), parameter.as_str());
-            }
-            _ => sort(name, Err(Missing::new("the file does not say where it comes from", "name its source"))),
-        }
+    for (name, value) in at_hand(&site.folder, sources) {
+        sort(name, value);
     }
-    for (name, value) in of_ssm(site, &parameters).await {
+    for (name, value) in of_ssm(site, &parameters(sources)).await {
         sort(name, value);
     }
     site.redactor.learn(&found);
     if missing.is_empty() { Ok(found) } else { Err(not_to_be_had(&missing)) }
+}
+
+/// What is to be had without asking anybody: variables, files, and what is encrypted in the project, each file opened once.
+fn at_hand<'a>(folder: &Path, sources: &'a BTreeMap<String, SecretSource>) -> Vec<(&'a str, Result<String, Missing>)> {
+    let mut opened: BTreeMap<&Path, Result<BTreeMap<String, String>, String>> = BTreeMap::new();
+    let mut values = Vec::new();
+    for (name, source) in sources {
+        let value = match source {
+            SecretSource { environment: Some(variable), .. } => of_environment(variable),
+            SecretSource { file: Some(path), .. } => of_file(folder, path),
+            SecretSource { age: Some(path), .. } => {
+                let file = opened.entry(path).or_insert_with(|| of_age(folder, path));
+                in_age_file(file, path, name)
+            }
+            SecretSource { ssm: Some(_), .. } => continue,
+            _ => Err(Missing::new("the file does not say where it comes from", "name its source")),
+        };
+        values.push((name.as_str(), value));
+    }
+    values
+}
+
+/// The parameters that are to be asked for, by the names of their secrets.
+fn parameters(sources: &BTreeMap<String, SecretSource>) -> BTreeMap<&str, &str> {
+    sources.iter().filter_map(|(name, source)| Some((name.as_str(), source.ssm.as_deref()?))).collect()
 }
 
 /// Those that are to be had at once, so that what is printed is cleaned of them also in a run that hands none over. Parameters
@@ -184,27 +196,18 @@ pub async fn shade(site: &Site, patience: Duration) {
     let asking = tokio::spawn({
         let site = site.clone();
         async move {
-            let parameters =
-                site.pipeline.secrets.iter().filter_map(|(name, it)| Some((name.as_str(), it.ssm.as_deref()?)));
-            let parameters = parameters.collect();
-            let found = of_ssm(&site, &parameters).await.into_iter();
+            let found = of_ssm(&site, &parameters(&site.pipeline.secrets)).await.into_iter();
             let found = found.filter_map(|(name, value)| Some((name.to_owned(), fit(value.ok()?).ok()?)));
             site.redactor.learn(&found.collect());
         }
     });
-    let local = sources.iter().filter_map(|(name, source)| {
-        let value = match source {
-            SecretSource { environment: Some(variable), .. } => of_environment(variable),
-            // A pipe or a terminal would be waited for.
-            SecretSource { file: Some(path), .. } if site.folder.join(path).is_file() => of_file(&site.folder, path),
-            SecretSource { age: Some(path), .. } if site.folder.join(path).is_file() => {
-                in_age_file(&of_age(&site.folder, path), path, name)
-            }
-            _ => return None,
-        };
-        Some((name.clone(), fit(value.ok()?).ok()?))
-    });
-    site.redactor.learn(&local.collect());
+    // A pipe or a terminal would be waited for.
+    let is_there = |path: &PathBuf| site.folder.join(path).is_file();
+    let there = sources.iter().filter(|(_, source)| source.file.iter().chain(&source.age).all(is_there));
+    let there: BTreeMap<String, SecretSource> = there.map(|(name, source)| (name.clone(), source.clone())).collect();
+    let found = at_hand(&site.folder, &there).into_iter();
+    let found = found.filter_map(|(name, value)| Some((name.to_owned(), fit(value.ok()?).ok()?)));
+    site.redactor.learn(&found.collect());
     let _ = tokio::time::timeout(patience, asking).await;
 }
 

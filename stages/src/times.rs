@@ -14,6 +14,7 @@ use alcedo_pipeline::{
     version::Version,
 };
 use serde::{Deserialize, Serialize};
+use statrs::statistics::{Data, Median};
 
 use crate::site::Site;
 
@@ -100,7 +101,7 @@ impl Expected {
                 }
             }
         }
-        Self { seconds: all.into_iter().map(|(step, seen)| (step.to_owned(), median(seen))).collect() }
+        Self { seconds: all.into_iter().map(|(step, seen)| (step.to_owned(), Data::new(seen).median())).collect() }
     }
 
     pub fn step(&self, step: &StepId) -> Option<f64> {
@@ -116,16 +117,6 @@ impl Expected {
     pub fn whole(&self, plan: &Plan) -> Option<f64> {
         let sum = plan.steps.iter().map(|step| self.step(&step.id)).sum::<Option<f64>>();
         sum.filter(|_| !plan.steps.is_empty())
-    }
-}
-
-fn median(mut seen: Vec<f64>) -> f64 {
-    seen.sort_by(f64::total_cmp);
-    let middle = seen.len() / 2;
-    match seen.len() {
-        0 => 0.0,
-        len if len % 2 == 1 => seen[middle],
-        _ => f64::midpoint(seen[middle - 1], seen[middle]),
     }
 }
 

@@ -6,7 +6,10 @@ use alcedo_images::inputs::Parts as BuildParts;
 use alcedo_pipeline::{diagnostic::clean, file::Provision, version::Version};
 
 use super::Case;
-use crate::{facts::Image, parts::Parts};
+use crate::{
+    facts::Image,
+    parts::{self, Parts},
+};
 
 /// Files that are named; of the others their number is told.
 const NAMED: usize = 3;
@@ -44,11 +47,8 @@ fn not_recorded(what: &str, version: Version) -> String {
 /// Which parts of two builds differ, for people.
 fn differing(before: &BuildParts, now: &BuildParts, base: &str) -> Vec<String> {
     let mut all = files(&before.files, &now.files);
-    let mut names: Vec<&String> = before.settings.keys().chain(now.settings.keys()).collect();
-    names.sort_unstable();
-    names.dedup();
-    let differ = names.into_iter().filter(|name| before.settings.get(*name) != now.settings.get(*name));
-    all.extend(differ.map(|name| match name.as_str() {
+    let settings = parts::differing(&before.settings, &now.settings);
+    all.extend(settings.into_iter().map(|name| match name {
         BuildParts::BASE => format!("another base, {}", clean(base)),
         BuildParts::TOOL => "alcedo builds in another way".to_owned(),
         key => format!("build.{} changed", clean(key)),
