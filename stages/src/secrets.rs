@@ -6,7 +6,12 @@
 //! **Caveats.** A server that starts again has lost them, and nobody gives them to it a second time: its app does not come up, and
 //! the balancer leaves it out. A new deploy, also of the same version's image after a rollback, launches servers anew.
 
-use std::{collections::BTreeMap, io::Read, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io::Read,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use age::{Identity, IdentityFile, armor::ArmoredReader};
 use alcedo_images::secret_files::{self, HandOverError};
