@@ -9,6 +9,7 @@ use alcedo_pipeline::{
 };
 use aws_config::{BehaviorVersion, Region, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
 use aws_credential_types::Credentials;
+use aws_sdk_ec2::config::retry::RetryPartition;
 use aws_smithy_http_client::tls;
 
 use crate::guard::{Guard, StoreClock};
@@ -108,9 +109,14 @@ impl Clients {
         // A bucket in the host name needs wildcard DNS, which no endpoint but AWS's has.
         let mut s3 = aws_sdk_s3::config::Builder::from(&config)
             .force_path_style(endpoint.is_some())
+            .retry_partition(own_retries("s3"))
             .interceptor(store_clock.clone());
-        let mut ec2 = aws_sdk_ec2::config::Builder::from(&config);
-        let mut elb = aws_sdk_elasticloadbalancingv2::config::Builder::from(&config);
+        let mut ec2 = aws_sdk_ec2::config::Builder::from(&config).retry_partition(own_retries("ec2"));
+        let mut elb =
+            aws_sdk_elasticloadbalancingv2::config::Builder::from(&config).retry_partition(own_retries("elb"));
+        let ssm = aws_sdk_ssm::config::Builder::from(&config).retry_partition(own_retries("ssm"));
+        let sts = aws_sdk_sts::config::Builder::from(&config).retry_partition(own_retries("sts"));
+        let cloudwatch = aws_sdk_cloudwatch::config::Builder::from(&config).retry_partition(own_retries("cloudwatch"));
         if let Some(fence) = fence {
             s3 = s3.interceptor(Guard(fence.clone()));
             ec2 = ec2.interceptor(Guard(fence.clone()));
@@ -120,9 +126,9 @@ impl Clients {
             ec2: aws_sdk_ec2::Client::from_conf(ec2.build()),
             elb: aws_sdk_elasticloadbalancingv2::Client::from_conf(elb.build()),
             s3: aws_sdk_s3::Client::from_conf(s3.build()),
-            ssm: aws_sdk_ssm::Client::new(&config),
-            sts: aws_sdk_sts::Client::new(&config),
-            cloudwatch: aws_sdk_cloudwatch::Client::new(&config),
+            ssm: aws_sdk_ssm::Client::from_conf(ssm.build()),
+            sts: aws_sdk_sts::Client::from_conf(sts.build()),
+            cloudwatch: aws_sdk_cloudwatch::Client::from_conf(cloudwatch.build()),
             http: reqwest::Client::builder()
                 .connect_timeout(Duration::from_secs(5))
                 .timeout(ATTEMPT)
@@ -152,6 +158,12 @@ impl Clients {
             ..Self::of(self.config.clone(), self.clock.0.clone(), Some(fence))
         }
     }
+}
+
+/// By default the SDK has one quota of retries for a service and a region in the whole process: what goes badly for one
+/// environment, or one run, would leave another without any.
+fn own_retries(service: &'static str) -> RetryPartition {
+    RetryPartition::custom(service).build()
 }
 
 /// For calls that make something and have no client token: the SDK must not try them again after a lost answer, because

@@ -21,6 +21,7 @@ mod quiet;
 mod records_only;
 mod renewal;
 mod retention;
+mod retries;
 mod sbom;
 mod settle;
 mod shift;

@@ -30,7 +30,7 @@ async fn a_release_is_deployed_replaced_brought_back_and_retired() {
 
 /// The site's steps, with answers where moto has none: the build's container, the builder's shell, and the image, which
 /// moto does not make where its snapshots are tagged.
-fn without_servers(account: &Account, site: &Site, archive: &Path) -> Staged {
+pub fn without_servers(account: &Account, site: &Site, archive: &Path) -> Staged {
     let image = json!({ "ami": account.base, "name": "an image made beforehand" });
     Staged::new(site).built(archive).provisioned().answered(bake::IMAGE, image)
 }

@@ -2,6 +2,7 @@
 
 mod attacks;
 mod flows;
+mod names;
 
 use std::sync::Arc;
 

@@ -171,6 +171,12 @@ impl Account {
         self
     }
 
+    /// Sites of this account use these keys from now on; its own clients stay as they are.
+    pub fn reached_by(mut self, endpoint: LocalEndpoint) -> Self {
+        self.reached = Reached::At(endpoint);
+        self
+    }
+
     /// Changes the app, so that it has to be built again.
     pub fn edit(&self, text: &str) {
         std::fs::write(self.project.path().join("hello.sh"), text).unwrap();

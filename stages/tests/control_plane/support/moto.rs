@@ -1,6 +1,7 @@
 //! moto's server as a process of this test's own.
 
 use std::{
+    collections::BTreeMap,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -8,6 +9,7 @@ use std::{
 
 use alcedo_stages::clients::LocalEndpoint;
 use base64::{Engine, engine::general_purpose::STANDARD};
+use serde::Deserialize;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -16,6 +18,8 @@ const SERVE: &str = include_str!("serve_moto.py");
 
 /// The variable that names the Python with moto; `cargo xtask test` sets it.
 const PYTHON: &str = "ALCEDO_TEST_PYTHON";
+
+const USER: &str = "alcedo";
 
 /// A server that is ended, by its id, when this is dropped.
 pub struct Moto {
@@ -63,20 +67,99 @@ impl Moto {
         reqwest::Client::new().post(url).send().await.unwrap().error_for_status().unwrap();
     }
 
-    /// Every query-protocol call since [`Moto::record`], as its decoded form: `Action=…&…`.
-    pub async fn calls(&self) -> Vec<String> {
+    /// Every request since [`Moto::record`].
+    pub async fn requests(&self) -> Vec<Recorded> {
         let url = format!("{}/moto-api/recorder/download-recording", self.endpoint.url);
         let lines = reqwest::get(url).await.unwrap().error_for_status().unwrap().text().await.unwrap();
-        let form = |line: &str| {
-            let request: Value = serde_json::from_str(line).unwrap();
-            let body = request["body"].as_str()?;
-            let body = match request["body_encoded"].as_bool() {
-                Some(true) => String::from_utf8(STANDARD.decode(body).unwrap()).ok()?,
-                _ => body.to_owned(),
-            };
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// Every query-protocol call since [`Moto::record`], as its decoded form: `Action=…&…`.
+    pub async fn calls(&self) -> Vec<String> {
+        let form = |request: &Recorded| {
+            let body = String::from_utf8(request.body()).ok()?;
             body.starts_with("Action=").then_some(body)
         };
-        lines.lines().filter_map(form).collect()
+        self.requests().await.iter().filter_map(form).collect()
+    }
+
+    /// Makes a user, with keys by which nothing is allowed yet. Until somebody is restricted, moto checks nothing.
+    pub async fn user(&self) -> LocalEndpoint {
+        self.iam(&[("Action", "CreateUser"), ("UserName", USER)]).await;
+        let made = self.iam(&[("Action", "CreateAccessKey"), ("UserName", USER)]).await;
+        let text = |name: &str| {
+            let (_, rest) = made.split_once(&format!("<{name}>")).unwrap_or_else(|| panic!("no {name}: {made}"));
+            rest.split_once('<').expect("it is closed").0.to_owned()
+        };
+        LocalEndpoint { access_key: text("AccessKeyId"), secret_key: text("SecretAccessKey"), ..self.endpoint.clone() }
+    }
+
+    /// Every call of the user's has to be signed and allowed by this policy from now on. The account's own calls, by keys
+    /// that nobody made, are refused.
+    pub async fn restrict(&self, policy: &Value) {
+        self.free().await;
+        let document = policy.to_string();
+        let put =
+            [("Action", "PutUserPolicy"), ("UserName", USER), ("PolicyName", USER), ("PolicyDocument", &*document)];
+        self.iam(&put).await;
+        self.check_after("0").await;
+    }
+
+    /// Nothing is checked any more.
+    pub async fn free(&self) {
+        self.check_after("inf").await;
+    }
+
+    async fn check_after(&self, calls: &'static str) {
+        let url = format!("{}/moto-api/reset-auth", self.endpoint.url);
+        reqwest::Client::new().post(url).body(calls).send().await.unwrap().error_for_status().unwrap();
+    }
+
+    /// A call of IAM's, for which there is no SDK here. moto knows the service by the signature's scope.
+    async fn iam(&self, form: &[(&str, &str)]) -> String {
+        let scope = "AWS4-HMAC-SHA256 Credential=AKIAMOTO/20260101/us-east-1/iam/aws4_request";
+        let body = url::form_urlencoded::Serializer::new("Version=2010-05-08".to_owned()).extend_pairs(form).finish();
+        let call = reqwest::Client::new().post(&self.endpoint.url).header("authorization", scope);
+        let call = call.header("content-type", "application/x-www-form-urlencoded").body(body);
+        call.send().await.unwrap().error_for_status().unwrap().text().await.unwrap()
+    }
+}
+
+/// A request as moto has recorded it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Recorded {
+    pub method: String,
+    pub url: String,
+    pub headers: BTreeMap<String, String>,
+    body: Option<String>,
+    body_encoded: bool,
+}
+
+impl Recorded {
+    /// By the scope of its signature.
+    pub fn service(&self) -> String {
+        let scope = self.headers.get("Authorization").and_then(|it| it.split('/').nth(3));
+        scope.unwrap_or_default().to_owned()
+    }
+
+    pub fn body(&self) -> Vec<u8> {
+        let body = self.body.as_deref().unwrap_or_default();
+        match self.body_encoded {
+            true => STANDARD.decode(body).unwrap(),
+            false => body.into(),
+        }
+    }
+
+    /// Sends it as it was. Answers whether moto refuses it.
+    pub async fn is_refused(&self, client: &reqwest::Client) -> bool {
+        let mut call = client.request(self.method.parse().unwrap(), &self.url);
+        // How the body comes is the client's matter.
+        for (name, value) in
+            self.headers.iter().filter(|(name, _)| !["Host", "Content-Length"].contains(&name.as_str()))
+        {
+            call = call.header(name, value);
+        }
+        call.body(self.body()).send().await.unwrap().status() == 403
     }
 }
 
