@@ -330,6 +330,27 @@ pub struct Flip {
     /// From the change to the proof that only green answers. Default `2m`.
     #[serde(default = "two_minutes")]
     pub timeout: Span,
+    /// What becomes of a deploy whose servers close idle connections sooner than the balancer does. Default `require`.
+    #[serde(default, skip_serializing_if = "KeepAliveRule::is_default")]
+    pub keep_alive: KeepAliveRule,
+}
+
+/// Whether the servers have to keep idle connections for longer than the balancer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeepAliveRule {
+    /// Servers that are seen to close them sooner get no traffic.
+    #[default]
+    Require,
+    /// They get it, and the run says so.
+    Warn,
+}
+
+impl KeepAliveRule {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// `canary: { shares: [5, 25], pause: 5m }`

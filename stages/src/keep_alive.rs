@@ -15,12 +15,14 @@ use alcedo_smoke_tests::{
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use crate::{clients::Clients, cloud_error::CloudError};
+use crate::{clients::Clients, cloud_error::CloudError, smoke::because_of_all};
 
 /// How long a balancer keeps connections that nobody uses (Elastic Load Balancing, load balancer attributes).
 const IDLE_TIMEOUT: &str = "idle_timeout.timeout_seconds";
 /// A server that keeps them no longer than this after the balancer's time is not told from one that closes at the same moment.
 const LONGER: Duration = Duration::from_secs(1);
+
+const NOT_REQUIRED: &str = "or take it as it is: `flip: { keep_alive: warn }` in the file";
 
 /// What is looked at.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,6 +31,9 @@ pub struct KeepAlive {
     pub balancer: String,
     /// What is asked for: the health check's path.
     pub path: String,
+    /// Servers that are seen to close sooner get no traffic.
+    #[serde(default)]
+    pub required: bool,
 }
 
 impl KeepAlive {
@@ -43,7 +48,11 @@ impl KeepAlive {
         let idle = match self.idle_timeout(clients).await {
             Ok(idle) => idle,
             Err(error) => {
-                context.warn(format!("how long the balancer keeps idle connections cannot be read: {error}"), None);
+                let unread = format!("how long the balancer keeps idle connections cannot be read: {error}");
+                if self.required {
+                    return Err(StepError::failed(unread).hint(NOT_REQUIRED));
+                }
+                context.warn(unread, None);
                 return work.await;
             }
         };
@@ -58,7 +67,7 @@ impl KeepAlive {
         };
         let (done, seen) = futures::join!(work, futures::future::join_all(looks));
         let done = done?;
-        self.tell(context, idle, &seen);
+        self.judge(context, idle, &seen)?;
         Ok(done)
     }
 
@@ -70,7 +79,12 @@ impl KeepAlive {
         Ok(Duration::from_secs(idle.and_then(|it| it.value()?.parse().ok()).unwrap_or(60)))
     }
 
-    fn tell(&self, context: &StepContext, idle: Duration, seen: &[(&str, Result<Kept, String>)]) {
+    fn judge(
+        &self,
+        context: &StepContext,
+        idle: Duration,
+        seen: &[(&str, Result<Kept, String>)],
+    ) -> Result<(), StepError> {
         let span = |duration: Duration| Span::from(Duration::from_secs(duration.as_secs().max(1)));
         let mut short: BTreeMap<String, Vec<&str>> = BTreeMap::new();
         let mut least: Option<Duration> = None;
@@ -93,19 +107,24 @@ impl KeepAlive {
                 }
             }
         }
-        for (how, servers) in &short {
-            context.warn(
-                format!(
-                    "{} {how}, and the balancer keeps them for {}: a request that it sends at that moment is answered with 502",
-                    servers.join(", "),
-                    span(idle),
-                ),
-                Some(format!(
-                    "let the app keep them for longer, or: aws elbv2 modify-load-balancer-attributes --load-balancer-arn {} \
-                     --attributes Key={IDLE_TIMEOUT},Value=… (docs/flip.md, *Idle connections*)",
-                    self.balancer
-                )),
-            );
+        let attribute = format!(
+            "let the app keep them for longer, or: aws elbv2 modify-load-balancer-attributes --load-balancer-arn {} \
+             --attributes Key={IDLE_TIMEOUT},Value=… (docs/flip.md, *Idle connections*)",
+            self.balancer
+        );
+        let told = short.iter().map(|(how, servers)| {
+            format!(
+                "{} {how}, and the balancer keeps them for {}: a request that it sends at that moment is answered with 502",
+                servers.join(", "),
+                span(idle),
+            )
+        });
+        if self.required && !short.is_empty() {
+            let refused = StepError::failed("the servers close idle connections too soon; no traffic was moved");
+            return Err(because_of_all(refused.hint(attribute).hint(NOT_REQUIRED), told.collect()));
+        }
+        for message in told {
+            context.warn(message, Some(attribute.clone()));
         }
         if let Some(least) = least.filter(|least| *least <= idle) {
             context.output_line(format!(
@@ -115,5 +134,6 @@ impl KeepAlive {
                 span(idle),
             ));
         }
+        Ok(())
     }
 }

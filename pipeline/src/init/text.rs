@@ -80,7 +80,7 @@ flip:
   # With an address that answers the version, the flip is proven by the servers' own answers. They find the version in
   # /etc/{app}.env, which deploy/provision.sh writes.
   # version: {{ path: /version }}
-
+{keep_alive}
 # The old fleet stays ready that long; until then, a rollback is one change of the listener.
 hold: {{ for: 5m }}
 
@@ -108,8 +108,21 @@ environments:
         path = guess.install_path(),
         port = guess.port,
         health = guess.health,
+        keep_alive = keep_alive(guess.kind),
     );
     text
+}
+
+/// Node.js announces that it closes idle connections after 5 s (`server.keepAliveTimeout`, Node.js HTTP documentation), which a
+/// deploy would refuse.
+fn keep_alive(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Node => {
+            "  # Node.js closes idle connections after 5 s, a balancer after 60 s: now and then a visitor gets 502. With\n  \
+             # `server.keepAliveTimeout = 65_000` in the app, this line can go.\n  keep_alive: warn\n"
+        }
+        _ => "",
+    }
 }
 
 fn build(text: &mut String, guess: &Guess) {

@@ -1,6 +1,7 @@
 //! Green: its target group, preview, servers and smoke tests.
 
 use alcedo_pipeline::{
+    file::KeepAliveRule,
     ids::{RunId, StepId},
     plan::{Sign, Stage},
     version::Version,
@@ -255,6 +256,8 @@ fn smoke(case: &Case<'_>, draft: &mut Draft) {
             keep_alive: Some(KeepAlive {
                 balancer: facts.balancer.arn.clone(),
                 path: pipeline.launch.health_check.path.clone(),
+                // Going back is not held up by what the servers did before.
+                required: pipeline.flip.keep_alive == KeepAliveRule::Require && !case.rolls_back,
             }),
         }),
     );

@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use alcedo_pipeline::event::{Event, Outcome, What};
+use alcedo_pipeline::{
+    event::{Event, Outcome, What},
+    runner::Ending,
+};
 use alcedo_stages::{
     action::Action,
     keep_alive::KeepAlive,
@@ -43,8 +46,14 @@ async fn server(header: &'static str) -> u16 {
     port
 }
 
-/// What a run says of a server's connections.
+/// What a run says of a server's connections, and how it ended.
 async fn said(account: &Account, header: &'static str) -> Vec<String> {
+    let (ending, said) = ended(account, header, false).await;
+    assert_eq!(ending.outcome, Outcome::Done, "{:?}", ending.failure);
+    said
+}
+
+async fn ended(account: &Account, header: &'static str, required: bool) -> (Ending, Vec<String>) {
     let site = account.site().await;
     let port = server(header).await;
     let server = Server { id: "i-1".into(), private_address: Some([127, 0, 0, 1].into()), public_address: None };
@@ -58,15 +67,15 @@ async fn said(account: &Account, header: &'static str) -> Vec<String> {
         front_door: FrontDoor { url: format!("http://127.0.0.1:{port}/"), addresses: Vec::new(), version: None },
         preview: site.pipeline.flip.preview.clone(),
         version: "2026.1120.190512".into(),
-        keep_alive: Some(KeepAlive { balancer: account.balancer.clone(), path: "/health".into() }),
+        keep_alive: Some(KeepAlive { balancer: account.balancer.clone(), path: "/health".into(), required }),
     });
     let made = json!({ "servers": [server] });
     // Whatever step this is, it only answers.
     let plan =
         journey::plan_of(&site, [(INSTANCES, Action::RegisterTargets(RegisterTargets {})), ("smoke/suite", smoke)]);
     let (ending, events) = journey::told(&site, plan, &Staged::new(&site).answered(INSTANCES, made)).await.unwrap();
-    assert_eq!(ending.outcome, Outcome::Done, "{:?}", ending.failure);
-    events.iter().filter_map(words).collect()
+    let said = events.iter().filter_map(words).collect();
+    (ending, said)
 }
 
 fn words(event: &Event) -> Option<String> {
@@ -84,7 +93,7 @@ async fn keeps_for(account: &Account, seconds: u32) {
 }
 
 #[tokio::test]
-async fn a_server_that_closes_before_the_balancer_is_told_of() {
+async fn a_server_that_closes_before_the_balancer_is_told_of_or_refused() {
     let region = LocalRegion::without_lags().await;
     let account = Account::open(region.endpoint.clone()).await;
     let short = said(&account, "keep-alive: timeout=5\r\n").await;
@@ -97,6 +106,14 @@ async fn a_server_that_closes_before_the_balancer_is_told_of() {
     assert_eq!(open.len(), 1, "{open:?}");
     assert!(open[0].starts_with("idle connections stayed open") && open[0].contains("is not proven"), "{open:?}");
     assert_eq!(said(&account, "connection: close\r\n").await, [""; 0]);
+
+    // Where it is required, they are refused, and what nobody could see is not.
+    let (ending, _) = ended(&account, "keep-alive: timeout=5\r\n", true).await;
+    assert_eq!(ending.outcome, Outcome::Unwound);
+    let (_, failure) = ending.failure.unwrap();
+    assert!(failure.causes[0].contains("i-1 says that it closes idle connections after 5s"), "{failure:?}");
+    assert!(failure.hints[1].contains("keep_alive: warn"), "{failure:?}");
+    assert_eq!(ended(&account, "", true).await.0.outcome, Outcome::Done);
 
     keeps_for(&account, 4).await;
     assert_eq!(said(&account, "keep-alive: timeout=5\r\n").await, [""; 0], "five seconds are enough");
