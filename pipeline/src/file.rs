@@ -335,14 +335,13 @@ pub struct Flip {
     pub keep_alive: KeepAliveRule,
 }
 
-/// Whether the servers have to keep idle connections for longer than the balancer.
+/// Whether the servers have to keep idle connections for longer than the balancer: `require`, and those that are seen to
+/// close them sooner get no traffic; `warn`, and they get it, and the run says so.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum KeepAliveRule {
-    /// Servers that are seen to close them sooner get no traffic.
     #[default]
     Require,
-    /// They get it, and the run says so.
     Warn,
 }
 
