@@ -85,7 +85,7 @@ fn forms(source: Bounded) -> Result<(), Refused> {
     let mut archive = tar::Archive::new(source);
     let mut count = 0;
     for entry in archive.entries().map_err(Refused::Unreadable)?.raw(true) {
-        let entry = entry.map_err(Refused::Unreadable)?;
+        let mut entry = entry.map_err(Refused::Unreadable)?;
         count += 1;
         if count > 2 * MAX_ENTRIES {
             return Err(Refused::Whole("has more entries than an app has files"));
@@ -103,6 +103,12 @@ fn forms(source: Bounded) -> Result<(), Refused> {
                 if header.entry_size().map_err(Refused::Unreadable)? > MAX_PATH as u64 {
                     return refuse("has a name that no system takes");
                 }
+                // GNU tar reads to the first zero, wherever that is; others as far as the size says.
+                let mut name = Vec::new();
+                entry.read_to_end(&mut name).map_err(Refused::Unreadable)?;
+                if name.iter().position(|byte| *byte == 0).map(|zero| zero + 1) != Some(name.len()) {
+                    return refuse("has a name that does not end where it says");
+                }
                 continue;
             }
             EntryType::Link => return refuse("is a hard link"),
@@ -117,7 +123,9 @@ fn forms(source: Bounded) -> Result<(), Refused> {
         if mode & 0o022 != 0 && header.entry_type() != EntryType::Symlink {
             return refuse("can be written by others than root");
         }
-        if number(header.uid())? != 0 || number(header.gid())? != 0 {
+        // A name counts for more than a number where the server knows it, and we write none.
+        let is_named = header.as_gnu().is_some_and(|gnu| gnu.uname.iter().chain(&gnu.gname).any(|byte| *byte != 0));
+        if is_named || number(header.uid())? != 0 || number(header.gid())? != 0 {
             return refuse("is not root's");
         }
         if header.entry_type() != EntryType::Regular && number(header.entry_size())? != 0 {

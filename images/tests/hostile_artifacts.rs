@@ -163,6 +163,9 @@ fn hostile() -> Vec<(String, Vec<u8>)> {
         ("a magic of no kind", 257..265, b"ustar\0xx"),
         ("a magic of another kind", 257..265, b"ustar\x0000"),
         ("no magic", 257..265, &[0; 8]),
+        // tar gives a file to whom it names, if there is one, whatever the number says.
+        ("an owner by name", 265..271, b"nobody"),
+        ("a group by name", 297..304, b"nogroup"),
     ] {
         let mut bytes = tar_of(&[file("a")]);
         bytes[field].copy_from_slice(text);
@@ -211,6 +214,26 @@ fn hostile() -> Vec<(String, Vec<u8>)> {
     ] {
         let long = Raw { kind: EntryType::GNULongName, content: name.into_bytes(), ..file("././@LongLink") };
         add(format!("a long name {what}"), of(&[long, file("a")]));
+    }
+    // GNU tar reads a long name to the first zero, beyond its size if need be; others read as far as the size says.
+    for (what, kind) in [("name", EntryType::GNULongName), ("target", EntryType::GNULongLink)] {
+        for (how, content, size) in [
+            ("goes on behind its end", "a\0", 1),
+            ("stops before its end", "a\0b\0", 4),
+            ("has no end", "a", 1),
+            ("is none", "", 0),
+        ] {
+            let long = Raw { kind, content: content.into(), ..file("././@LongLink") };
+            let mut bytes = tar_of(&[long, link("b", "c")]);
+            if how == "goes on behind its end" {
+                bytes[512..530].copy_from_slice(b"a/../../etc/shadow");
+            }
+            let mut header = Header::from_byte_slice(&bytes[..512]).clone();
+            header.set_size(size);
+            header.set_cksum();
+            bytes[..512].copy_from_slice(header.as_bytes());
+            add(format!("a long {what} that {how}"), packed(&bytes));
+        }
     }
     // Bombs.
     let mut bomb = Builder::new(zstd::Encoder::new(Vec::new(), 3).unwrap());

@@ -1,4 +1,4 @@
-//! What only the tests need and Debian has no package for: Python packages and cargo-deny, kept in the target folder.
+//! What only the tests need and Debian has no package for: Python packages, cargo-deny and cargo-fuzz, in the target folder.
 
 use std::{fs, path::PathBuf, process::Command};
 
@@ -12,6 +12,8 @@ use crate::{
 
 /// The release whose configuration `deny.toml` is written for.
 const CARGO_DENY: &str = "0.20.2";
+/// The release that `fuzz` knows the options and the files of.
+const CARGO_FUZZ: &str = "0.13.2";
 
 /// The Python environment of `xtask/requirements.txt`; tests find its programs in `bin`.
 pub fn python() -> PathBuf {
@@ -21,6 +23,15 @@ pub fn python() -> PathBuf {
 /// The program cargo-deny.
 pub fn cargo_deny() -> PathBuf {
     tools().join("bin/cargo-deny")
+}
+
+/// The program cargo-fuzz; only `cargo xtask fuzz` and a soak need it, so [`ensure`] leaves it out.
+///
+/// # Errors
+/// When crates.io cannot be reached, or the download does not install.
+pub fn cargo_fuzz() -> Result<PathBuf> {
+    ensure_tool("cargo-fuzz", CARGO_FUZZ)?;
+    Ok(tools().join("bin/cargo-fuzz"))
 }
 
 fn tools() -> PathBuf {
@@ -34,7 +45,7 @@ fn tools() -> PathBuf {
 pub fn ensure() -> Result<()> {
     ensure_rust_components()?;
     ensure_python()?;
-    ensure_cargo_deny()
+    ensure_tool("cargo-deny", CARGO_DENY)
 }
 
 fn ensure_rust_components() -> Result<()> {
@@ -63,19 +74,19 @@ fn ensure_python() -> Result<()> {
     Ok(())
 }
 
-fn ensure_cargo_deny() -> Result<()> {
-    let version = Command::new(cargo_deny()).arg("--version").output();
-    if version.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).trim() == format!("cargo-deny {CARGO_DENY}"))
-    {
-        say("present: cargo-deny");
+/// A program of crates.io, in this version and no other.
+fn ensure_tool(name: &str, version: &str) -> Result<()> {
+    let installed = Command::new(tools().join("bin").join(name)).arg("--version").output();
+    if installed.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).trim() == format!("{name} {version}")) {
+        say(&format!("present: {name}"));
         return Ok(());
     }
-    say("building cargo-deny, about a minute on two cores");
+    say(&format!("building {name}, about a minute on two cores"));
     let build = tools().join("build");
     // Unoptimised: it runs for a second, and would compile for many minutes otherwise.
     run(Command::new("cargo")
         .args(["install", "--quiet", "--locked", "--debug", "--force"])
-        .arg(format!("cargo-deny@{CARGO_DENY}"))
+        .arg(format!("{name}@{version}"))
         .arg("--root")
         .arg(tools())
         .arg("--target-dir")

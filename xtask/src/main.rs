@@ -9,6 +9,8 @@ mod demo;
 mod engine;
 mod extras;
 mod film;
+mod fuzz;
+mod fuzz_stats;
 mod mutants;
 mod needs;
 mod process;
@@ -51,7 +53,13 @@ enum Chore {
         /// Only tests whose name contains this
         filter: Option<String>,
     },
-    /// Break everything at every call, for hours, then try the mutants; a failure names its seed
+    /// Feed what reads artifacts and files with inputs that look for a way in, by the code that they reach
+    Fuzz {
+        /// How long, for each of the two
+        #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+        seconds: u64,
+    },
+    /// Break everything at every call, for hours, fuzz, then try the mutants; a failure names its seed
     Soak {
         /// How many random schedules
         #[arg(long, default_value_t = 1000)]
@@ -98,6 +106,7 @@ fn main() -> ExitCode {
         Chore::Setup { tests } => setup::run_chore(tests),
         Chore::Demo { port } => demo::run(port),
         Chore::Test { filter } => test::run(filter.as_deref()),
+        Chore::Fuzz { seconds } => fuzz::run(seconds),
         Chore::Soak { schedules } => test::soak(schedules),
         Chore::Mutants { only } => mutants::run(only.as_deref()),
         Chore::Bench { what: Some(Benched::Flip), flips, lanes, propagation, .. } => {

@@ -56,6 +56,17 @@ pub const ENGINE: Need = Need {
     present: || exists("dockerd") && exists("iptables"),
 };
 
+const ZSTD: Need = Need {
+    what: "zstd",
+    why: "unpacks an artifact as a server does, in a test",
+    packages: &["zstd"],
+    present: || exists("zstd"),
+};
+
+/// What fuzzing takes, beside [`ALWAYS`].
+pub const FOR_FUZZING: &[Need] =
+    &[Need { what: "a C++ compiler", why: "builds libFuzzer", packages: &["g++"], present: || exists("c++") }, ZSTD];
+
 /// What only the tests take.
 pub const FOR_TESTS: &[Need] = &[
     Need {
@@ -70,12 +81,7 @@ pub const FOR_TESTS: &[Need] = &[
         packages: &["ansible-core"],
         present: || exists("ansible-playbook"),
     },
-    Need {
-        what: "zstd",
-        why: "unpacks an artifact as a server does, in a test",
-        packages: &["zstd"],
-        present: || exists("zstd"),
-    },
+    ZSTD,
     Need {
         what: "openssl",
         why: "makes keys and checks signatures in tests, as users do",

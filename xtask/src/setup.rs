@@ -38,14 +38,7 @@ pub fn ensure(tests: bool) -> Result<Engine> {
     if tests {
         wanted.extend(needs::FOR_TESTS);
     }
-    let missing = needs::missing(wanted.iter().copied());
-    for need in &wanted {
-        let is_missing = missing.iter().any(|other| other.what == need.what);
-        say(&format!("{} {}", if is_missing { "missing:" } else { "present:" }, need.what));
-    }
-    if !missing.is_empty() {
-        install(&missing)?;
-    }
+    ensure_needs(&wanted)?;
     let engine = match found.map_or_else(engine::find, |engine| Ok(Some(engine)))? {
         Some(engine) => engine,
         None => start_engine()?,
@@ -55,6 +48,19 @@ pub fn ensure(tests: bool) -> Result<Engine> {
         extras::ensure()?;
     }
     Ok(engine)
+}
+
+/// Checks these needs alone, and installs what is missing where that is possible.
+///
+/// # Errors
+/// As [`ensure`].
+pub fn ensure_needs(wanted: &[&Need]) -> Result<()> {
+    let missing = needs::missing(wanted.iter().copied());
+    for need in wanted {
+        let is_missing = missing.iter().any(|other| other.what == need.what);
+        say(&format!("{} {}", if is_missing { "missing:" } else { "present:" }, need.what));
+    }
+    if missing.is_empty() { Ok(()) } else { install(&missing) }
 }
 
 fn install(missing: &[&Need]) -> Result<()> {

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::{
     alcedo::Alcedo,
     engine::{self, Engine},
-    extras, mutants, process, project, setup,
+    extras, fuzz, mutants, process, project, setup,
     terminal::{heading, say, seconds},
     test_counts::TestCounts,
 };
@@ -28,6 +28,8 @@ pub fn run(filter: Option<&str>) -> Result<()> {
 
     heading("Format");
     process::run(cargo().args(["fmt", "--all", "--check"])).context("run `cargo fmt --all`")?;
+    let fuzz = ["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"];
+    process::run(cargo().args(fuzz)).context("run `cargo fmt` in fuzz/")?;
 
     heading("Lints");
     process::run(cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"]))?;
@@ -66,6 +68,9 @@ pub fn run(filter: Option<&str>) -> Result<()> {
 /// nearly all of it waiting, so several regions are flipped at the same time, and no flip begins after the last moment.
 const SOAKED: Flips<'_> = Flips { count: 200, propagation: Some("30s"), lanes: 4, within_s: Some(55 * 60) };
 
+/// How long a soak fuzzes each target: what is found in the first minutes is found by `cargo xtask fuzz` already.
+const SOAKED_FUZZING_SECONDS: u64 = 15 * 60;
+
 /// How flips are measured.
 #[derive(Debug, Clone, Copy)]
 pub struct Flips<'a> {
@@ -99,6 +104,7 @@ pub fn soak(schedules: u64) -> Result<()> {
     .env("ALCEDO_TEST_PYTHON", extras::python().join("bin/python"));
     process::run(&mut soak)?;
     flips(SOAKED)?;
+    fuzz::run(SOAKED_FUZZING_SECONDS)?;
     mutants::run(None)
 }
 
