@@ -37,14 +37,15 @@ pub struct KeepAlive {
 }
 
 impl KeepAlive {
-    /// Looks at the servers for as long as something else takes, and says what it has seen.
+    /// Looks at the servers for as long as something else takes, and says what it has seen. Answers why they get no traffic
+    /// beside what came of the other thing, which may have more to say of them.
     pub async fn beside<T>(
         &self,
         clients: &Clients,
         context: &StepContext,
         servers: Vec<(String, Target)>,
         work: impl Future<Output = Result<T, StepError>>,
-    ) -> Result<T, StepError> {
+    ) -> Result<(T, Option<StepError>), StepError> {
         let idle = match self.idle_timeout(clients).await {
             Ok(idle) => idle,
             Err(error) => {
@@ -53,7 +54,7 @@ impl KeepAlive {
                     return Err(StepError::failed(unread).hint(NOT_REQUIRED));
                 }
                 context.warn(unread, None);
-                return work.await;
+                return Ok((work.await?, None));
             }
         };
         let done = CancellationToken::new();
@@ -66,9 +67,7 @@ impl KeepAlive {
             work.await
         };
         let (done, seen) = futures::join!(work, futures::future::join_all(looks));
-        let done = done?;
-        self.judge(context, idle, &seen)?;
-        Ok(done)
+        Ok((done?, self.judge(context, idle, &seen)))
     }
 
     async fn idle_timeout(&self, clients: &Clients) -> Result<Duration, CloudError> {
@@ -79,12 +78,7 @@ impl KeepAlive {
         Ok(Duration::from_secs(idle.and_then(|it| it.value()?.parse().ok()).unwrap_or(60)))
     }
 
-    fn judge(
-        &self,
-        context: &StepContext,
-        idle: Duration,
-        seen: &[(&str, Result<Kept, String>)],
-    ) -> Result<(), StepError> {
+    fn judge(&self, context: &StepContext, idle: Duration, seen: &[(&str, Result<Kept, String>)]) -> Option<StepError> {
         let span = |duration: Duration| Span::from(Duration::from_secs(duration.as_secs().max(1)));
         let mut short: BTreeMap<String, Vec<&str>> = BTreeMap::new();
         let mut least: Option<Duration> = None;
@@ -121,7 +115,7 @@ impl KeepAlive {
         });
         if self.required && !short.is_empty() {
             let refused = StepError::failed("the servers close idle connections too soon; no traffic was moved");
-            return Err(because_of_all(refused.hint(attribute).hint(NOT_REQUIRED), told.collect()));
+            return Some(because_of_all(refused.hint(attribute).hint(NOT_REQUIRED), told.collect()));
         }
         for message in told {
             context.warn(message, Some(attribute.clone()));
@@ -134,6 +128,6 @@ impl KeepAlive {
                 span(idle),
             ));
         }
-        Ok(())
+        None
     }
 }

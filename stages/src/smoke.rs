@@ -68,15 +68,15 @@ impl SmokeTest {
             reports.push(self.through_preview(site, context).await?);
             Ok::<_, StepError>((reports, sessions))
         };
-        let (reports, sessions) = match &self.keep_alive {
+        let ((reports, sessions), refused) = match &self.keep_alive {
             Some(looked_at) if self.servers => {
                 let targets = made.servers.iter().map(|server| Ok((server.id.clone(), self.target(site, server)?)));
                 let targets = targets.collect::<Result<Vec<_>, StepError>>()?;
                 looked_at.beside(&site.clients, context, targets, tested).await?
             }
-            _ => tested.await?,
+            _ => (tested.await?, None),
         };
-        let passed = reports.iter().all(|(_, report)| report.failures().next().is_none());
+        let passed = refused.is_none() && reports.iter().all(|(_, report)| report.failures().next().is_none());
         let leave = made.servers.iter().zip(sessions).filter_map(|(server, session)| Some((server, session?)));
         let leave = leave.map(|(server, session)| log_out(shop, context, server, session, passed));
         futures::future::try_join_all(leave).await?;
@@ -84,6 +84,9 @@ impl SmokeTest {
             .iter()
             .flat_map(|(target, report)| in_words(report).map(move |it| format!("{target}: {it}")))
             .collect();
+        if let Some(refused) = refused.filter(|_| failures.is_empty()) {
+            return Err(refused);
+        }
         if failures.is_empty() {
             let passed: usize = reports.iter().map(|(_, report)| report.results.len()).sum();
             return Ok(json!({ "passed": passed }));

@@ -48,17 +48,17 @@ async fn server(header: &'static str) -> u16 {
 
 /// What a run says of a server's connections, and how it ended.
 async fn said(account: &Account, header: &'static str) -> Vec<String> {
-    let (ending, said) = ended(account, header, false).await;
+    let (ending, said) = ended(account, header, 200, false).await;
     assert_eq!(ending.outcome, Outcome::Done, "{:?}", ending.failure);
     said
 }
 
-async fn ended(account: &Account, header: &'static str, required: bool) -> (Ending, Vec<String>) {
+async fn ended(account: &Account, header: &'static str, wanted: u16, required: bool) -> (Ending, Vec<String>) {
     let site = account.site().await;
     let port = server(header).await;
     let server = Server { id: "i-1".into(), private_address: Some([127, 0, 0, 1].into()), public_address: None };
     let smoke = Action::SmokeTest(SmokeTest {
-        checks: serde_json::from_value(json!([{ "http": { "path": "/slow" } }])).unwrap(),
+        checks: serde_json::from_value(json!([{ "http": { "path": "/slow", "status": wanted } }])).unwrap(),
         servers: true,
         private_address: true,
         app_port: port,
@@ -108,12 +108,16 @@ async fn a_server_that_closes_before_the_balancer_is_told_of_or_refused() {
     assert_eq!(said(&account, "connection: close\r\n").await, [""; 0]);
 
     // Where it is required, they are refused, and what nobody could see is not.
-    let (ending, _) = ended(&account, "keep-alive: timeout=5\r\n", true).await;
+    let (ending, _) = ended(&account, "keep-alive: timeout=5\r\n", 200, true).await;
     assert_eq!(ending.outcome, Outcome::Unwound);
     let (_, failure) = ending.failure.unwrap();
     assert!(failure.causes[0].contains("i-1 says that it closes idle connections after 5s"), "{failure:?}");
     assert!(failure.hints[1].contains("keep_alive: warn"), "{failure:?}");
-    assert_eq!(ended(&account, "", true).await.0.outcome, Outcome::Done);
+    assert_eq!(ended(&account, "", 200, true).await.0.outcome, Outcome::Done);
+    // What a smoke test found is told rather.
+    let (ending, _) = ended(&account, "keep-alive: timeout=5\r\n", 201, true).await;
+    let (_, failure) = ending.failure.unwrap();
+    assert!(failure.message.contains("smoke tests failed"), "{failure:?}");
 
     keeps_for(&account, 4).await;
     assert_eq!(said(&account, "keep-alive: timeout=5\r\n").await, [""; 0], "five seconds are enough");
