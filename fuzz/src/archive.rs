@@ -123,6 +123,7 @@ fn unpack(around: &Path, read: &BTreeMap<String, Node>) {
     let unpacked = tree::walk(&inside, owner);
     for (path, node) in read {
         assert_eq!(unpacked.get(path), Some(node), "{path:?}: unpacked on the left, accepted on the right");
+        check_plain(path, node);
         if let Node::Link { .. } = node {
             assert!(!tree::leads_out(&unpacked, path), "{path:?} was accepted and leads out: {unpacked:#?}");
         }
@@ -133,4 +134,17 @@ fn unpack(around: &Path, read: &BTreeMap<String, Node>) {
         let is_implied = matches!(node, Node::Folder { .. }) && read.keys().any(|other| other.starts_with(&below));
         assert!(read.contains_key(path) || is_implied, "{path:?} was unpacked and not read: {node:?}");
     }
+}
+
+/// What must not get in although both readers agree on it: more rights than a file of an app has, and names that move a cursor.
+fn check_plain(path: &str, node: &Node) {
+    let text = match node {
+        Node::File { mode, .. } | Node::Folder { mode } => {
+            assert_eq!(mode & !0o755, 0, "{path:?} was accepted with mode {mode:o}");
+            path
+        }
+        Node::Link { target } => target,
+    };
+    let is_plain = |text: &str| !text.contains(char::is_control);
+    assert!(is_plain(path) && is_plain(text), "{path:?} was accepted with control characters: {node:?}");
 }
