@@ -157,7 +157,7 @@ fn is_plain(header: &tar::Header) -> bool {
     };
     // What does not fit is binary: GNU's form, of which the first byte says so.
     let binary = |field: &[u8]| field[0] == 0x80 && field[1..4].iter().all(|byte| *byte == 0);
-    let plain = [gnu.mode.as_slice(), &gnu.uid, &gnu.gid, &gnu.mtime].into_iter().all(octal);
+    let plain = [gnu.mode.as_slice(), &gnu.uid, &gnu.gid, &gnu.mtime, &gnu.cksum].into_iter().all(octal);
     plain && (octal(&gnu.size) || binary(&gnu.size)) && gnu.magic == *b"ustar " && gnu.version == *b" \0"
 }
 

@@ -8,9 +8,13 @@ use super::{Bench, every, is_undone};
 
 /// Lets a deploy run to the n-th call, and dies there. Answers the run; `None` where it had ended before.
 pub async fn killed_at(bench: &Bench, nth: u64, when: When) -> Option<alcedo_pipeline::ids::RunId> {
+    killed_on(bench, Calls { skip: nth, times: Some(1), ..Calls::default() }, when).await
+}
+
+/// The same at the first call of these.
+pub async fn killed_on(bench: &Bench, on: Calls, when: When) -> Option<alcedo_pipeline::ids::RunId> {
     let plan = bench.plan().await;
     let run = plan.run.clone();
-    let on = Calls { skip: nth, times: Some(1), ..Calls::default() };
     let id = bench.faults().add(Fault { on, when, effect: Effect::Hold });
     let (site, steps) = (bench.site.clone(), bench.steps());
     let mut process = tokio::spawn(async move { crate::support::journey::try_walk(&site, plan, &steps).await });

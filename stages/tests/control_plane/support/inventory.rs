@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use alcedo_stages::{clients::Clients, listener::Routing, tags::Tags};
+use aws_sdk_elasticloadbalancingv2::types::{TargetHealthDescription, TargetHealthStateEnum};
 
 use super::account::{Account, BUCKET};
 
@@ -83,7 +84,11 @@ async fn balancer(account: &Account, all: &mut Inventory) {
         let tags = elb.describe_tags().resource_arns(arn).send().await.unwrap();
         let tags = Tags::from_elb(tags.tag_descriptions()[0].tags());
         let health = elb.describe_target_health().target_group_arn(arn).send().await.unwrap();
-        let targets = health.target_health_descriptions().iter();
+        // Those that leave are nothing: they are gone when their time is up, whoever does what.
+        let leaves = |it: &TargetHealthDescription| {
+            it.target_health().and_then(|health| health.state()) == Some(&TargetHealthStateEnum::Draining)
+        };
+        let targets = health.target_health_descriptions().iter().filter(|it| !leaves(it));
         let mut targets: Vec<&str> = targets.filter_map(|it| it.target()?.id()).collect();
         targets.sort_unstable();
         all.insert(format!("target group {arn} {targets:?} {tags:?}"));
