@@ -174,6 +174,11 @@ fn hostile() -> Vec<(String, Vec<u8>)> {
         bytes[..512].copy_from_slice(header.as_bytes());
         add(what.into(), packed(&bytes));
     }
+    // tar takes such a header for none, and what should be its file's content for headers.
+    let mut signed = tar_of(&[file("a")]);
+    let sum = u32::from_str_radix(std::str::from_utf8(&signed[148..154]).unwrap(), 8).unwrap();
+    signed[148..156].copy_from_slice(format!("+{sum:06o}\0").as_bytes());
+    add("a checksum with a sign".into(), packed(&signed));
     // Upwards from a name that is a link leads wherever that one does.
     add(
         "through links".into(),

@@ -4,7 +4,12 @@
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty};
-use hyper::{Request, body::Bytes, client::conn::http1, header::HeaderMap};
+use hyper::{
+    Request, Response, StatusCode, Version,
+    body::Bytes,
+    client::conn::http1,
+    header::{CONNECTION, CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING},
+};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::Instant};
 
@@ -55,7 +60,7 @@ pub async fn look(
         let request = Request::get(path).header("host", format!("{}:{port}", target.host)).body(Empty::new());
         let request = request.map_err(|error| format!("no request can be made of {path}: {error}"))?;
         let answer = sender.send_request(request).await.map_err(|error| format!("no answer: {}", chain(&error)))?;
-        let says = announced(answer.headers());
+        let says = if ends_with_its_answer(&answer) { Some(Kept::Never) } else { announced(answer.headers()) };
         answer.into_body().collect().await.map_err(|error| format!("half an answer: {}", chain(&error)))?;
         Ok::<_, String>((says, sender, connection))
     };
@@ -73,6 +78,17 @@ pub async fn look(
         () = tokio::time::sleep(at_most) => Ok(Kept::Open(begun.elapsed())),
         () = enough => Ok(Kept::Open(begun.elapsed())),
     }
+}
+
+/// Whether both sides know without a word that no other request comes over the connection: HTTP/1.0's way, and a body whose
+/// end is the connection's (RFC 9112, 6.3 and 9.3).
+fn ends_with_its_answer<B>(answer: &Response<B>) -> bool {
+    let headers = answer.headers();
+    let says_keep = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    let says_keep = says_keep.flat_map(|value| value.split(',')).any(|it| it.trim().eq_ignore_ascii_case("keep-alive"));
+    let has_no_body = matches!(answer.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let has_length = headers.contains_key(CONTENT_LENGTH) || headers.contains_key(TRANSFER_ENCODING) || has_no_body;
+    (answer.version() == Version::HTTP_10 && !says_keep) || !has_length
 }
 
 /// What the headers of an answer say of the connection.
@@ -103,12 +119,15 @@ mod tests {
 
     /// A server that answers one request with these headers, and closes after a while where there is one.
     async fn server(headers: &'static str, closes: Option<Duration>) -> Target {
+        answering(format!("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n{headers}\r\nok"), closes).await
+    }
+
+    async fn answering(answer: String, closes: Option<Duration>) -> Target {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
             let _ = stream.read(&mut [0; 1024]).await;
-            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n{headers}\r\nok");
             stream.write_all(answer.as_bytes()).await.unwrap();
             match closes {
                 Some(after) => tokio::time::sleep(after).await,
@@ -122,6 +141,16 @@ mod tests {
         let target = server(headers, closes).await;
         let enough = tokio::time::sleep(Duration::from_millis(400));
         look(&target, "/", Duration::from_secs(60), enough).await.unwrap()
+    }
+
+    /// Python's own servers answer so.
+    #[tokio::test]
+    async fn a_connection_that_ends_with_its_answer_is_known_to() {
+        for answer in ["HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok", "HTTP/1.1 200 OK\r\n\r\nok"] {
+            let target = answering(answer.to_owned(), Some(Duration::ZERO)).await;
+            let seen = look(&target, "/", Duration::from_secs(60), tokio::time::sleep(Duration::from_secs(2))).await;
+            assert_eq!(seen, Ok(Kept::Never), "{answer:?}");
+        }
     }
 
     #[tokio::test]
