@@ -1,4 +1,5 @@
-//! The actions' names, checked by somebody else: moto derives a call's action from the request by its own tables.
+//! The actions' names, checked by somebody else: moto derives a call's action from the request, S3's by its own table, others'
+//! by the service that signed and the operation that is asked for.
 //!
 //! moto knows resources for S3 alone and refuses what has a condition on it, so the policy is reduced to what it can judge.
 
@@ -111,13 +112,13 @@ async fn moto_lets_through_what_the_policy_names_and_nothing_else() {
     let sent = one_of_each(moto.requests().await);
 
     let client = reqwest::Client::new();
-    let mut let_through = Vec::new();
+    let mut refused = Vec::new();
     for ((service, _), request) in &sent {
         if request.is_refused(&client).await {
-            let_through.push(service);
+            refused.push(service);
         }
     }
-    assert!(let_through.is_empty(), "refused under the whole policy: {let_through:?}");
+    assert!(refused.is_empty(), "refused under the whole policy: {refused:?}");
     // moto takes the prefix from the signature, where CloudWatch is `monitoring`; in policies it is `cloudwatch`.
     for action in all.iter().filter(|it| !it.starts_with("cloudwatch:")) {
         let service = action.split(':').next().unwrap();
@@ -134,8 +135,7 @@ async fn moto_lets_through_what_the_policy_names_and_nothing_else() {
     eprintln!("{} actions, {} requests", all.len(), sent.len());
 }
 
-/// One of each kind that moto may tell from another, by service: a form's action; else method and query, without the ids
-/// in it, and whether the path has a key.
+/// One of each kind that moto may tell from another, by service: a form's action; else method and URL.
 fn one_of_each(requests: Vec<Recorded>) -> BTreeMap<(String, String), Recorded> {
     let kind = |request: &Recorded| {
         let body = String::from_utf8(request.body()).unwrap_or_default();

@@ -94,7 +94,7 @@ impl Moto {
         LocalEndpoint { access_key: text("AccessKeyId"), secret_key: text("SecretAccessKey"), ..self.endpoint.clone() }
     }
 
-    /// Every call of the user's has to be signed and allowed by this policy from now on. The account's own calls, by keys
+    /// Every call of the user's has to be allowed by this policy from now on. The account's own calls, by keys
     /// that nobody made, are refused.
     pub async fn restrict(&self, policy: &Value) {
         self.free().await;
