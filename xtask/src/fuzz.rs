@@ -78,8 +78,7 @@ impl Fuzz {
         command
             .args([target.name, "--"])
             .arg(format!("-max_total_time={seconds}"))
-            .arg(format!("-timeout={TIMEOUT_SECONDS}"))
-            .arg(format!("-rss_limit_mb={MEMORY_MB}"))
+            .args(limits())
             .arg(format!("-max_len={}", target.max_len))
             .arg(format!("-dict=fuzz/{}.dict", target.name))
             .arg("-print_final_stats=1")
@@ -109,9 +108,18 @@ impl Fuzz {
         {
             say(line);
         }
-        let input = stats.artifact.with_context(|| format!("{} ended without saying what it found", target.name))?;
-        Ok(Some(process::shown(self.command("run").args([target.name, &input]))))
+        let Some(input) = stats.artifact else {
+            return Ok(Some(format!("{} ended without saying what it found", target.name)));
+        };
+        let mut again = self.command("run");
+        again.args([target.name, &input, "--"]).args(limits());
+        Ok(Some(process::shown(&again)))
     }
+}
+
+/// What one input may take.
+fn limits() -> [String; 2] {
+    [format!("-timeout={TIMEOUT_SECONDS}"), format!("-rss_limit_mb={MEMORY_MB}")]
 }
 
 /// A folder for what the targets unpack, in memory where that is possible: thousands of small files a second.

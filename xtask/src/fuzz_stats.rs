@@ -32,7 +32,10 @@ impl FuzzStats {
             *field = number(value).unwrap_or(*field);
             return true;
         }
-        if let Some((_, file)) = line.split_once("Test unit written to ") {
+        // An input that was only slow is kept as well, and is no finding.
+        if let Some((_, file)) = line.split_once("Test unit written to ")
+            && !file.contains("slow-unit-")
+        {
             self.artifact = Some(file.trim().to_owned());
             return false;
         }
