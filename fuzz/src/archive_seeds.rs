@@ -1,6 +1,7 @@
 //! Archives that the inspection accepts, one for each form it knows: hostile ones are a few changes away.
 
-use tar::{Builder, EntryType, Header};
+use alcedo_images::archive::header;
+use tar::{Builder, EntryType};
 
 /// Each with its name: as tar, and one as it lies in a bucket.
 pub fn all() -> Vec<(String, Vec<u8>)> {
@@ -38,22 +39,9 @@ fn file(tar: &mut Builder<Vec<u8>>, path: &str, content: &[u8]) {
 }
 
 fn entry(tar: &mut Builder<Vec<u8>>, kind: EntryType, path: &str, mode: u32, content: &[u8]) {
-    let mut header = header(kind, mode);
-    header.set_size(content.len() as u64);
-    tar.append_data(&mut header, path, content).expect("a seed is plain");
+    tar.append_data(&mut header(kind, mode, content.len() as u64), path, content).expect("a seed is plain");
 }
 
 fn link(tar: &mut Builder<Vec<u8>>, path: &str, target: &str) {
-    tar.append_link(&mut header(EntryType::Symlink, 0o777), path, target).expect("a seed is plain");
-}
-
-fn header(kind: EntryType, mode: u32) -> Header {
-    let mut header = Header::new_gnu();
-    header.set_entry_type(kind);
-    header.set_mode(mode);
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_mtime(0);
-    header.set_size(0);
-    header
+    tar.append_link(&mut header(EntryType::Symlink, 0o777, 0), path, target).expect("a seed is plain");
 }

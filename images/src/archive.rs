@@ -162,31 +162,26 @@ impl Content {
 
 fn append<W: Write>(tar: &mut tar::Builder<W>, path: &str, entry: &Entry, out: &Path) -> Result<Listed, ArchiveError> {
     let wrong = |source| ArchiveError::Write { path: out.to_owned(), source };
-    let mut header = Header::new_gnu();
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_mtime(MTIME_SECONDS);
-    header.set_size(0);
+    let of_kind = |kind, mode, size| {
+        let mut header = header(kind, mode, size);
+        header.set_mtime(MTIME_SECONDS);
+        header
+    };
     let mut listed = Listed { path: path.to_owned(), size: 0, executable: false, link: None };
     match entry {
         Entry::Folder => {
-            header.set_entry_type(EntryType::Directory);
-            header.set_mode(0o755);
+            let mut header = of_kind(EntryType::Directory, 0o755, 0);
             tar.append_data(&mut header, format!("{path}/"), io::empty()).map_err(wrong)?;
         }
         Entry::Link { target } => {
-            header.set_entry_type(EntryType::Symlink);
-            header.set_mode(0o777);
-            tar.append_link(&mut header, path, target).map_err(wrong)?;
+            tar.append_link(&mut of_kind(EntryType::Symlink, 0o777, 0), path, target).map_err(wrong)?;
             listed.link = Some(target.clone());
         }
         Entry::File { source, executable } => {
             let unreadable = |error| ArchiveError::Read { path: source.clone(), source: error };
             let file = File::open(source).map_err(unreadable)?;
             let size = file.metadata().map_err(unreadable)?.len();
-            header.set_entry_type(EntryType::Regular);
-            header.set_mode(if *executable { 0o755 } else { 0o644 });
-            header.set_size(size);
+            let mut header = of_kind(EntryType::Regular, if *executable { 0o755 } else { 0o644 }, size);
             // A file that grows meanwhile is cut at its announced size, one that shrinks is an error below.
             let mut content = Exactly { inner: file, left: size };
             tar.append_data(&mut header, path, &mut content).map_err(wrong)?;
@@ -195,6 +190,17 @@ fn append<W: Write>(tar: &mut tar::Builder<W>, path: &str, entry: &Entry, out: &
         }
     }
     Ok(listed)
+}
+
+/// The header of something that is root's, at the beginning of 1970: an inspection accepts its form.
+pub fn header(kind: EntryType, mode: u32, size: u64) -> Header {
+    let mut header = Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_mode(mode);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_size(size);
+    header
 }
 
 /// The path with `/` between its names and none at its ends; anything that could leave the archive is refused.

@@ -27,6 +27,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    archive::header,
     event::{ImageEvent, LINE_LIMIT, Sink, Stream},
     recipe::{DIGEST_LABEL, Manifest, PACKAGES_LABEL, RECIPE_LABEL, Recipe},
     root_archive::{self, Description},
@@ -236,8 +237,7 @@ async fn make(
 fn overlay(recipe: &Recipe) -> io::Result<Vec<u8>> {
     let mut archive = tar::Builder::new(Vec::new());
     for file in recipe.files() {
-        let mut header = header(file.mode);
-        header.set_size(file.content.len() as u64);
+        let mut header = header(tar::EntryType::Regular, file.mode, file.content.len() as u64);
         archive.append_data(&mut header, file.path.trim_start_matches('/'), file.content.as_slice())?;
     }
     let manifest = recipe.manifest();
@@ -247,20 +247,10 @@ fn overlay(recipe: &Recipe) -> io::Result<Vec<u8>> {
         .map(|unit| (format!("multi-user.target.wants/{unit}"), format!("/usr/lib/systemd/system/{unit}")));
     let masked = manifest.mask.iter().map(|unit| (unit.clone(), "/dev/null".to_owned()));
     for (link, target) in enabled.chain(masked) {
-        let mut header = header(0o777);
-        header.set_entry_type(tar::EntryType::Symlink);
-        header.set_size(0);
+        let mut header = header(tar::EntryType::Symlink, 0o777, 0);
         archive.append_link(&mut header, format!("etc/systemd/system/{link}"), target)?;
     }
     archive.into_inner()
-}
-
-fn header(mode: u32) -> tar::Header {
-    let mut header = tar::Header::new_gnu();
-    header.set_mode(mode);
-    header.set_uid(0);
-    header.set_gid(0);
-    header
 }
 
 /// The script that runs in the root at the end: the recipe's commands, then the list of what it holds.

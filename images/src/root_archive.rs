@@ -13,6 +13,8 @@ use sha2::{Digest, Sha256};
 use tokio::io::AsyncReadExt;
 use tokio_util::io::ReaderStream;
 
+use crate::archive::header;
+
 /// What the image says about itself.
 #[derive(Debug, Clone)]
 pub struct Description {
@@ -82,9 +84,9 @@ fn head(description: &Description, layer_size: u64, layer_digest: &str) -> io::R
 
     let mut archive = tar::Builder::new(Vec::new());
     for (name, content) in [("manifest.json", &manifest), (&config_name, &config)] {
-        archive.append_data(&mut header(content.len() as u64), name, content.as_bytes())?;
+        archive.append_data(&mut file(content.len() as u64), name, content.as_bytes())?;
     }
-    let mut layer = header(layer_size);
+    let mut layer = file(layer_size);
     layer.set_path(layer_name)?;
     layer.set_cksum();
     let mut head = archive.get_ref().clone();
@@ -92,13 +94,8 @@ fn head(description: &Description, layer_size: u64, layer_digest: &str) -> io::R
     Ok(head)
 }
 
-fn header(size: u64) -> tar::Header {
-    let mut header = tar::Header::new_gnu();
-    header.set_mode(0o644);
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_size(size);
-    header
+fn file(size: u64) -> tar::Header {
+    header(tar::EntryType::Regular, 0o644, size)
 }
 
 #[cfg(test)]

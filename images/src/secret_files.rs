@@ -9,9 +9,10 @@ use std::io;
 use alcedo_pipeline::secret::Secrets;
 use alcedo_smoke_tests::ShellCommand;
 use secrecy::zeroize::Zeroizing;
-use tar::{Builder, EntryType, Header};
+use tar::{Builder, EntryType};
 
 use crate::{
+    archive::header,
     event::Sink,
     session::{Session, SessionError},
 };
@@ -79,14 +80,7 @@ fi 2>&1"#
 fn packed(secrets: &Secrets) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut archive = Builder::new(Vec::new());
     let mut add = |kind: EntryType, path: &str, mode: u32, bytes: &[u8]| {
-        let mut header = Header::new_gnu();
-        header.set_entry_type(kind);
-        header.set_mode(mode);
-        header.set_uid(0);
-        header.set_gid(0);
-        header.set_mtime(0);
-        header.set_size(bytes.len() as u64);
-        archive.append_data(&mut header, path, bytes)
+        archive.append_data(&mut header(kind, mode, bytes.len() as u64), path, bytes)
     };
     add(EntryType::Directory, "secrets", 0o700, &[])?;
     let mut environment = Zeroizing::new(String::new());

@@ -71,6 +71,14 @@ fn of(entries: &[Raw]) -> Vec<u8> {
     packed(&tar_of(entries))
 }
 
+/// Changes the first header, and gives it the checksum of what stands in it then.
+fn mend(tar: &mut [u8], change: impl FnOnce(&mut Header)) {
+    let mut header = Header::from_byte_slice(&tar[..512]).clone();
+    change(&mut header);
+    header.set_cksum();
+    tar[..512].copy_from_slice(header.as_bytes());
+}
+
 /// Paths that lead out, or that two readers could read in two ways.
 const PATHS: [&str; 24] = [
     "/etc/passwd",
@@ -169,9 +177,7 @@ fn hostile() -> Vec<(String, Vec<u8>)> {
     ] {
         let mut bytes = tar_of(&[file("a")]);
         bytes[field].copy_from_slice(text);
-        let mut header = Header::from_byte_slice(&bytes[..512]).clone();
-        header.set_cksum();
-        bytes[..512].copy_from_slice(header.as_bytes());
+        mend(&mut bytes, |_| {});
         add(what.into(), packed(&bytes));
     }
     // tar takes such a header for none, and what should be its file's content for headers.
@@ -233,10 +239,7 @@ fn hostile() -> Vec<(String, Vec<u8>)> {
             if how == "goes on behind its end" {
                 bytes[512..530].copy_from_slice(b"a/../../etc/shadow");
             }
-            let mut header = Header::from_byte_slice(&bytes[..512]).clone();
-            header.set_size(size);
-            header.set_cksum();
-            bytes[..512].copy_from_slice(header.as_bytes());
+            mend(&mut bytes, |header| header.set_size(size));
             add(format!("a long {what} that {how}"), packed(&bytes));
         }
     }
@@ -259,9 +262,7 @@ fn hostile() -> Vec<(String, Vec<u8>)> {
     for at in 0..200_001_u32 {
         let mut entry = one[..1024].to_vec();
         entry[..8].copy_from_slice(format!("{at:08}").as_bytes());
-        let mut header = Header::from_byte_slice(&entry[..512]).clone();
-        header.set_cksum();
-        entry[..512].copy_from_slice(header.as_bytes());
+        mend(&mut entry, |_| {});
         many.write_all(&entry).unwrap();
     }
     many.write_all(&[0; 1024]).unwrap();

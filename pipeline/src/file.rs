@@ -331,7 +331,7 @@ pub struct Flip {
     #[serde(default = "two_minutes")]
     pub timeout: Span,
     /// What becomes of a deploy whose servers close idle connections sooner than the balancer does. Default `require`.
-    #[serde(default, skip_serializing_if = "KeepAliveRule::is_default")]
+    #[serde(default)]
     pub keep_alive: KeepAliveRule,
 }
 
@@ -343,13 +343,6 @@ pub enum KeepAliveRule {
     #[default]
     Require,
     Warn,
-}
-
-impl KeepAliveRule {
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-    fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
 }
 
 /// `canary: { shares: [5, 25], pause: 5m }`

@@ -8,7 +8,7 @@ use hyper::{
     Request, Response, StatusCode, Version,
     body::Bytes,
     client::conn::http1,
-    header::{CONNECTION, CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING},
+    header::{CONTENT_LENGTH, TRANSFER_ENCODING},
 };
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::Instant};
@@ -60,7 +60,7 @@ pub async fn look(
         let request = Request::get(path).header("host", format!("{}:{port}", target.host)).body(Empty::new());
         let request = request.map_err(|error| format!("no request can be made of {path}: {error}"))?;
         let answer = sender.send_request(request).await.map_err(|error| format!("no answer: {}", chain(&error)))?;
-        let says = if ends_with_its_answer(&answer) { Some(Kept::Never) } else { announced(answer.headers()) };
+        let says = announced(&answer);
         answer.into_body().collect().await.map_err(|error| format!("half an answer: {}", chain(&error)))?;
         Ok::<_, String>((says, sender, connection))
     };
@@ -80,25 +80,19 @@ pub async fn look(
     }
 }
 
-/// Whether both sides know without a word that no other request comes over the connection: HTTP/1.0's way, and a body whose
-/// end is the connection's (RFC 9112, 6.3 and 9.3).
-fn ends_with_its_answer<B>(answer: &Response<B>) -> bool {
+/// What an answer says of its connection. Without a word, both sides know that no other request comes over it where the
+/// answer is HTTP/1.0's, or ends only with the connection (RFC 9112, 6.3 and 9.3).
+fn announced<B>(answer: &Response<B>) -> Option<Kept> {
     let headers = answer.headers();
-    let says_keep = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    let says_keep = says_keep.flat_map(|value| value.split(',')).any(|it| it.trim().eq_ignore_ascii_case("keep-alive"));
-    let has_no_body = matches!(answer.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    let has_length = headers.contains_key(CONTENT_LENGTH) || headers.contains_key(TRANSFER_ENCODING) || has_no_body;
-    (answer.version() == Version::HTTP_10 && !says_keep) || !has_length
-}
-
-/// What the headers of an answer say of the connection.
-fn announced(headers: &HeaderMap) -> Option<Kept> {
     let words = |name: &str| {
         let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
         let words = values.flat_map(|value| value.split(',')).map(|word| word.trim().to_ascii_lowercase());
         words.collect::<Vec<_>>()
     };
-    if words("connection").iter().any(|word| word == "close") {
+    let says = |wanted: &str| words("connection").iter().any(|word| word == wanted);
+    let has_no_body = matches!(answer.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let has_end = has_no_body || headers.contains_key(CONTENT_LENGTH) || headers.contains_key(TRANSFER_ENCODING);
+    if says("close") || !has_end || (answer.version() == Version::HTTP_10 && !says("keep-alive")) {
         return Some(Kept::Never);
     }
     let timeout = words("keep-alive").iter().find_map(|word| {

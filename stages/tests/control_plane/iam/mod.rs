@@ -53,6 +53,11 @@ fn free(bench: &Bench) {
     bench.simulation.region.region.restrict(None);
 }
 
+/// What stands in a list, or alone where there is one.
+fn members(part: &Value) -> &[Value] {
+    part.as_array().map_or(std::slice::from_ref(part), Vec::as_slice)
+}
+
 /// The same policy with one thing taken out: an action, a resource, a condition's key, or one of a key's values.
 fn without_one(policy: &Value) -> Vec<(String, bool, Value)> {
     let mut all = Vec::new();
@@ -60,11 +65,8 @@ fn without_one(policy: &Value) -> Vec<(String, bool, Value)> {
     for (at, statement) in statements.iter().enumerate() {
         let sid = statement["Sid"].as_str().unwrap();
         for part in ["Action", "Resource"] {
-            let members: Vec<Value> = match &statement[part] {
-                Value::Array(members) => members.clone(),
-                one => vec![one.clone()],
-            };
-            for member in &members {
+            let members = members(&statement[part]);
+            for member in members {
                 let mut changed = policy.clone();
                 let rest: Vec<&Value> = members.iter().filter(|other| *other != member).collect();
                 match rest.is_empty() {

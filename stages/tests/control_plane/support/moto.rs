@@ -24,6 +24,7 @@ const USER: &str = "alcedo";
 /// A server that is ended, by its id, when this is dropped.
 pub struct Moto {
     pub endpoint: LocalEndpoint,
+    http: reqwest::Client,
     process: Child,
     _recordings: TempDir,
 }
@@ -58,19 +59,19 @@ impl Moto {
             access_key: "AKIAMOTO".into(),
             secret_key: "moto does not check signatures".into(),
         };
-        Self { endpoint, process, _recordings: recordings }
+        Self { endpoint, http: reqwest::Client::new(), process, _recordings: recordings }
     }
 
     /// Notes every request from now on.
     pub async fn record(&self) {
         let url = format!("{}/moto-api/recorder/start-recording", self.endpoint.url);
-        reqwest::Client::new().post(url).send().await.unwrap().error_for_status().unwrap();
+        self.http.post(url).send().await.unwrap().error_for_status().unwrap();
     }
 
     /// Every request since [`Moto::record`].
     pub async fn requests(&self) -> Vec<Recorded> {
         let url = format!("{}/moto-api/recorder/download-recording", self.endpoint.url);
-        let lines = reqwest::get(url).await.unwrap().error_for_status().unwrap().text().await.unwrap();
+        let lines = self.http.get(url).send().await.unwrap().error_for_status().unwrap().text().await.unwrap();
         lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
@@ -110,16 +111,27 @@ impl Moto {
         self.check_after("inf").await;
     }
 
+    /// Sends a request as it was recorded. Answers whether it is forbidden.
+    pub async fn refuses(&self, request: &Recorded) -> bool {
+        let mut call = self.http.request(request.method.parse().unwrap(), &request.url);
+        // How the body comes is the client's matter.
+        let headers = request.headers.iter().filter(|(name, _)| !["Host", "Content-Length"].contains(&name.as_str()));
+        for (name, value) in headers {
+            call = call.header(name, value);
+        }
+        call.body(request.body()).send().await.unwrap().status() == 403
+    }
+
     async fn check_after(&self, calls: &'static str) {
         let url = format!("{}/moto-api/reset-auth", self.endpoint.url);
-        reqwest::Client::new().post(url).body(calls).send().await.unwrap().error_for_status().unwrap();
+        self.http.post(url).body(calls).send().await.unwrap().error_for_status().unwrap();
     }
 
     /// A call of IAM's, for which there is no SDK here. moto knows the service by the signature's scope.
     async fn iam(&self, form: &[(&str, &str)]) -> String {
         let scope = "AWS4-HMAC-SHA256 Credential=AKIAMOTO/20260101/us-east-1/iam/aws4_request";
         let body = url::form_urlencoded::Serializer::new("Version=2010-05-08".to_owned()).extend_pairs(form).finish();
-        let call = reqwest::Client::new().post(&self.endpoint.url).header("authorization", scope);
+        let call = self.http.post(&self.endpoint.url).header("authorization", scope);
         let call = call.header("content-type", "application/x-www-form-urlencoded").body(body);
         call.send().await.unwrap().error_for_status().unwrap().text().await.unwrap()
     }
@@ -148,18 +160,6 @@ impl Recorded {
             true => STANDARD.decode(body).unwrap(),
             false => body.into(),
         }
-    }
-
-    /// Sends it as it was. Answers whether moto refuses it.
-    pub async fn is_refused(&self, client: &reqwest::Client) -> bool {
-        let mut call = client.request(self.method.parse().unwrap(), &self.url);
-        // How the body comes is the client's matter.
-        for (name, value) in
-            self.headers.iter().filter(|(name, _)| !["Host", "Content-Length"].contains(&name.as_str()))
-        {
-            call = call.header(name, value);
-        }
-        call.body(self.body()).send().await.unwrap().status() == 403
     }
 }
 
