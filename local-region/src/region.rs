@@ -237,6 +237,7 @@ impl Region {
     pub(crate) async fn pause(&self, lasting: Duration) -> bool {
         let until = self.clock.now().saturating_add(lasting).unwrap_or(jiff::Timestamp::MAX);
         tokio::select! {
+            biased;
             () = self.clock.sleep_until(until) => true,
             () = self.stopping.cancelled() => false,
         }

@@ -239,6 +239,7 @@ impl<'a> Runner<'a> {
         let context = self.context(&failed.id, self.cancel.clone());
         let work = AssertUnwindSafe(self.steps.examine(failed, &context)).catch_unwind();
         tokio::select! {
+            biased;
             ended = tokio::time::timeout(EXAMINATION, work) => {
                 if !matches!(ended, Ok(Ok(()))) {
                     context.warn("what failed could not be looked at in time, or in full", None);
@@ -282,6 +283,8 @@ impl<'a> Runner<'a> {
         let context = self.context(&id, self.cancel.clone());
         let result = match self.steps.step(planned) {
             Ok(step) => tokio::select! {
+                // What is done is known, although the lease was lost in the same moment.
+                biased;
                 result = self.attempt(step.as_ref(), &context) => result,
                 () = self.lost() => return Err(LeaseLost.into()),
             },
@@ -309,6 +312,7 @@ impl<'a> Runner<'a> {
         let work = AssertUnwindSafe(step.run(context)).catch_unwind();
         tokio::pin!(work);
         let ended = tokio::select! {
+            biased;
             ended = &mut work => Some(ended),
             () = self.cancel.cancelled() => tokio::time::timeout(GRACE, &mut work).await.ok(),
         };
@@ -375,6 +379,7 @@ impl<'a> Runner<'a> {
             self.check()?;
             let result = match self.steps.step(planned) {
                 Ok(step) => tokio::select! {
+                    biased;
                     undone = AssertUnwindSafe(step.undo(&context)).catch_unwind() => {
                         undone.unwrap_or_else(|panic| Err(panicked(panic.as_ref())))
                     }

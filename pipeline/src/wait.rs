@@ -108,8 +108,9 @@ impl Wait {
             }
             waiter.waiting(seen);
             tokio::select! {
-                () = tokio::time::sleep(pause) => pause = (pause * 2).min(self.every),
+                biased;
                 () = waiter.cancellation().cancelled() => return Err(StepError::interrupted()),
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(self.every),
             }
         }
     }

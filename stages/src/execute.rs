@@ -292,6 +292,7 @@ async fn acquire(site: &Site, run: &RunId, order: &Order<'_>) -> Result<Lock, Ru
     let key = site.lock_key();
     let waiting = |lease: &Lease| (order.tell)(Notice::Waiting(Box::new(lease.clone())));
     let lock = tokio::select! {
+        biased;
         lock = Lock::acquire_within(site.store.clone(), &key, &claim, site.clock(), order.patience, waiting) => lock?,
         // What a call under way may still write ends by itself, or is found to be a dead process's.
         () = order.stop.cancelled() => return Err(RunError::Stopped),
@@ -316,6 +317,7 @@ async fn prepare_locked(
         (order.tell)(Notice::Swept(what));
     }
     let facts = tokio::select! {
+        biased;
         facts = facts::observe(site, request) => facts?,
         () = order.stop.cancelled() => return Err(RunError::Stopped),
     };

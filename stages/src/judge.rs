@@ -263,10 +263,11 @@ impl Judge {
 
     async fn sleep(&self, context: &StepContext, seen: &Seen, about: &str) -> Result<(), StepError> {
         tokio::select! {
-            () = tokio::time::sleep_until(seen.next) => Ok(()),
+            biased;
             () = context.cancellation().cancelled() => {
                 Err(StepError::new(ErrorKind::Interrupted, format!("interrupted {about}")))
             }
+            () = tokio::time::sleep_until(seen.next) => Ok(()),
         }
     }
 

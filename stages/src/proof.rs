@@ -102,8 +102,9 @@ impl Proof {
             Some("set flip.version so that a flip can be proven".into()),
         );
         tokio::select! {
-            () = tokio::time::sleep(self.quiet.duration()) => Ok(json!({ "proven": false })),
+            biased;
             () = context.cancellation().cancelled() => Err(StepError::new(ErrorKind::Interrupted, "interrupted")),
+            () = tokio::time::sleep(self.quiet.duration()) => Ok(json!({ "proven": false })),
         }
     }
 }

@@ -92,6 +92,8 @@ impl Control {
                 }
             };
             tokio::select! {
+                // In this order, so that a simulation goes the same way twice.
+                biased;
                 changed = changes.changed() => if changed.is_err() { break },
                 Some((check, outcome)) = finishing.recv() => self.end_check(&check, outcome),
                 () = wake => {}

@@ -30,6 +30,8 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
+use super::here_alone;
+
 pub const APP: &str = "hello";
 pub const BUCKET: &str = "releases";
 pub const BALANCER: &str = "public";
@@ -147,7 +149,11 @@ impl Account {
         overlay(&mut file, &changes);
         let pipeline: Pipeline = serde_json::from_value(file).unwrap();
         match &self.reached {
-            Reached::At(endpoint) => Site::connect(pipeline, environment, self.project.path(), Some(endpoint)).await,
+            Reached::At(endpoint) => {
+                let mut site = Site::connect(pipeline, environment, self.project.path(), Some(endpoint)).await;
+                site.clients.http = here_alone::client();
+                site
+            }
             Reached::Within(seed, sites) => {
                 let dice = StdRng::seed_from_u64(seed.wrapping_mul(1 << 16) + sites.fetch_add(1, Relaxed));
                 Site::of(pipeline, environment, self.project.path(), self.clients.clone(), dice)

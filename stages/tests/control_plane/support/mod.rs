@@ -2,6 +2,7 @@
 
 pub mod account;
 pub mod corrupting_proxy;
+pub mod here_alone;
 pub mod inventory;
 pub mod journey;
 pub mod moto;

@@ -30,7 +30,7 @@ use rand::{Rng, rngs::StdRng};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use super::journey::OWN_ADDRESS;
+use super::{here_alone, journey::OWN_ADDRESS};
 
 /// When every simulation begins.
 const START: &str = "2026-11-20T09:00:00Z";
@@ -106,6 +106,7 @@ fn clients(region: &Simulated, now: Timestamp, off: SignedDuration, machine: Mac
     let network = Network { machine: Mutex::new(machine), stands_still_until: Mutex::new(Instant::now()) };
     let connector = SharedHttpConnector::new(Direct(Arc::new(region.answers()), Arc::new(network)));
     let mut clients = Clients::of(sdk(connector, now), Arc::new(TokioClock::starting_at(now + off)), None);
+    clients.http = here_alone::client();
     clients.own_address = Some(OWN_ADDRESS);
     clients
 }
