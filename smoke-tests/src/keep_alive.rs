@@ -38,11 +38,35 @@ impl Kept {
     }
 }
 
-/// Asks once, and leaves the connection idle until `enough`, or until it has been so for `at_most`.
+/// How long a second look takes beyond the time after which the first connection was closed.
+const LONGER: Duration = Duration::from_secs(1);
+/// Longest time that a second look waits for its answer.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// Asks once, and leaves the connection idle until `enough`, or until it has been so for `at_most`. A connection that is
+/// closed may have been so for another reason, such as a restart: a second one is looked at for a second longer than the
+/// first lasted, also after `enough`, and what both have shown is the answer.
 ///
 /// # Errors
 /// There was no answer, or `enough` came before it; in words.
 pub async fn look(
+    target: &Target,
+    path: &str,
+    at_most: Duration,
+    enough: impl Future<Output = ()>,
+) -> Result<Kept, String> {
+    let first = match look_once(target, path, at_most, enough).await? {
+        Kept::Closed(after) => after,
+        seen => return Ok(seen),
+    };
+    let again = look_once(target, path, first + LONGER, tokio::time::sleep(first + LONGER + ANSWER)).await;
+    match again.map_err(|why| format!("it closed one after {} s, and then: {why}", first.as_secs()))? {
+        Kept::Closed(second) => Ok(Kept::Closed(first.max(second))),
+        seen => Ok(seen),
+    }
+}
+
+async fn look_once(
     target: &Target,
     path: &str,
     at_most: Duration,
@@ -111,37 +135,40 @@ mod tests {
 
     use super::*;
 
-    /// A server that answers one request with these headers, and closes after a while where there is one.
-    async fn server(headers: &'static str, closes: Option<Duration>) -> Target {
+    /// A server that answers each connection's request with these headers, and closes it after a while where there is one:
+    /// the first, the second, and so on.
+    async fn server(headers: &'static str, closes: &'static [Option<Duration>]) -> Target {
         answering(format!("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n{headers}\r\nok"), closes).await
     }
 
-    async fn answering(answer: String, closes: Option<Duration>) -> Target {
+    async fn answering(answer: String, closes: &'static [Option<Duration>]) -> Target {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         tokio::spawn(async move {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let _ = stream.read(&mut [0; 1024]).await;
-            stream.write_all(answer.as_bytes()).await.unwrap();
-            match closes {
-                Some(after) => tokio::time::sleep(after).await,
-                None => std::future::pending().await,
+            for closes in closes {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let _ = stream.read(&mut [0; 1024]).await;
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                match closes {
+                    Some(after) => tokio::time::sleep(*after).await,
+                    None => std::future::pending().await,
+                }
             }
         });
         Target::server("127.0.0.1", port).unwrap()
     }
 
-    async fn seen(headers: &'static str, closes: Option<Duration>) -> Kept {
+    async fn seen(headers: &'static str, closes: &'static [Option<Duration>]) -> Result<Kept, String> {
         let target = server(headers, closes).await;
         let enough = tokio::time::sleep(Duration::from_millis(400));
-        look(&target, "/", Duration::from_secs(60), enough).await.unwrap()
+        look(&target, "/", Duration::from_secs(60), enough).await
     }
 
     /// Python's own servers answer so.
     #[tokio::test]
     async fn a_connection_that_ends_with_its_answer_is_known_to() {
         for answer in ["HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok", "HTTP/1.1 200 OK\r\n\r\nok"] {
-            let target = answering(answer.to_owned(), Some(Duration::ZERO)).await;
+            let target = answering(answer.to_owned(), &[Some(Duration::ZERO)]).await;
             let seen = look(&target, "/", Duration::from_secs(60), tokio::time::sleep(Duration::from_secs(2))).await;
             assert_eq!(seen, Ok(Kept::Never), "{answer:?}");
         }
@@ -149,12 +176,29 @@ mod tests {
 
     #[tokio::test]
     async fn a_server_says_it_or_shows_it() {
-        assert_eq!(seen("keep-alive: timeout=5, max=100\r\n", None).await, Kept::Announced(Duration::from_secs(5)));
-        assert_eq!(seen("Connection: close\r\n", None).await, Kept::Never);
-        assert!(
-            matches!(seen("", Some(Duration::from_millis(50))).await, Kept::Closed(after) if after < Duration::from_millis(350))
-        );
-        assert!(matches!(seen("", None).await, Kept::Open(after) if after >= Duration::from_millis(300)));
+        let announced = Kept::Announced(Duration::from_secs(5));
+        assert_eq!(seen("keep-alive: timeout=5, max=100\r\n", &[None]).await, Ok(announced));
+        assert_eq!(seen("Connection: close\r\n", &[None]).await, Ok(Kept::Never));
+        assert!(matches!(seen("", &[None]).await, Ok(Kept::Open(after)) if after >= Duration::from_millis(300)));
+    }
+
+    const SOON: Option<Duration> = Some(Duration::from_millis(50));
+    const LATER: Option<Duration> = Some(Duration::from_millis(600));
+
+    #[tokio::test]
+    async fn a_server_that_closes_twice_does_so_after_the_longer_of_the_two() {
+        let closed = seen("", &[SOON, SOON]).await;
+        assert!(matches!(closed, Ok(Kept::Closed(after)) if after < Duration::from_millis(350)), "{closed:?}");
+        let later = seen("", &[SOON, LATER]).await;
+        assert!(matches!(later, Ok(Kept::Closed(after)) if after >= Duration::from_millis(600)), "{later:?}");
+    }
+
+    #[tokio::test]
+    async fn one_close_alone_says_nothing_of_how_long_it_keeps_them() {
+        let open = seen("", &[SOON, None]).await;
+        assert!(matches!(open, Ok(Kept::Open(after)) if after >= LONGER), "{open:?}");
+        let gone = seen("", &[SOON]).await.unwrap_err();
+        assert!(gone.starts_with("it closed one after 0 s, and then: no connection"), "{gone}");
     }
 
     #[tokio::test]

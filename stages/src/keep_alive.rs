@@ -49,11 +49,12 @@ impl KeepAlive {
         let idle = match self.idle_timeout(clients).await {
             Ok(idle) => idle,
             Err(error) => {
-                let unread = format!("how long the balancer keeps idle connections cannot be read: {error}");
                 if self.required {
-                    return Err(StepError::failed(unread).hint(NOT_REQUIRED));
+                    let refused = error.is_refused();
+                    let step = StepError::from(error);
+                    return Err(if refused { step.hint(NOT_REQUIRED) } else { step });
                 }
-                context.warn(unread, None);
+                context.warn(format!("how long the balancer keeps idle connections cannot be read: {error}"), None);
                 return Ok((work.await?, None));
             }
         };
@@ -66,8 +67,10 @@ impl KeepAlive {
             let _guard = done.clone().drop_guard();
             work.await
         };
-        let (done, seen) = futures::join!(work, futures::future::join_all(looks));
-        Ok((done?, self.judge(context, idle, &seen)))
+        // Where the other thing fails, nobody waits for what is still looked at.
+        let seen = async { Ok(futures::future::join_all(looks).await) };
+        let (done, seen) = futures::try_join!(work, seen)?;
+        Ok((done, self.judge(context, idle, &seen)))
     }
 
     async fn idle_timeout(&self, clients: &Clients) -> Result<Duration, CloudError> {
@@ -89,7 +92,7 @@ impl KeepAlive {
                         Kept::Announced(after) => {
                             format!("says that it closes idle connections after {}", span(*after))
                         }
-                        Kept::Closed(after) => format!("closed an idle connection after {}", span(*after)),
+                        Kept::Closed(after) => format!("closed two idle connections, after {} at most", span(*after)),
                         Kept::Never | Kept::Open(_) => continue,
                     };
                     short.entry(how).or_default().push(server);

@@ -76,7 +76,10 @@ impl Fuzz {
         let temporary = Temporary::new(target)?;
         let mut command = self.command("run");
         command
-            .args([target.name, "--"])
+            .arg(target.name)
+            // What was found before is tried first, from where it was put.
+            .args(found_before(target.name)?)
+            .arg("--")
             .arg(format!("-max_total_time={seconds}"))
             .args(limits())
             .arg(format!("-max_len={}", target.max_len))
@@ -115,6 +118,16 @@ impl Fuzz {
         again.args([target.name, &input, "--"]).args(limits());
         Ok(Some(process::shown(&again)))
     }
+}
+
+/// The folders whose inputs are tried before new ones are made: the corpus, which takes the new ones, and earlier findings.
+fn found_before(target: &str) -> Result<[String; 2]> {
+    let folders = ["corpus", "artifacts"].map(|kind| format!("fuzz/{kind}/{target}"));
+    for folder in &folders {
+        let path = project::folder().join(folder);
+        fs::create_dir_all(&path).with_context(|| format!("{} cannot be made", path.display()))?;
+    }
+    Ok(folders)
 }
 
 /// What one input may take.

@@ -114,12 +114,17 @@ environments:
 }
 
 /// Node.js announces that it closes idle connections after 5 s (`server.keepAliveTimeout`, Node.js HTTP documentation), which a
-/// deploy would refuse.
+/// deploy would refuse. Python's servers do the same without a word, which no deploy sees (uvicorn's and gunicorn's settings,
+/// `--timeout-keep-alive` and `--keep-alive`).
 fn keep_alive(kind: Kind) -> &'static str {
     match kind {
         Kind::Node => {
             "  # Node.js closes idle connections after 5 s, a balancer after 60 s: now and then a visitor gets 502. With\n  \
              # `server.keepAliveTimeout = 65_000` in the app, this line can go.\n  keep_alive: warn\n"
+        }
+        Kind::Python => {
+            "  # Idle connections: a balancer closes them after 60 s, uvicorn after 5 s (--timeout-keep-alive), gunicorn's threads\n  \
+             # after 2 s (--keep-alive). Start either with 65, or now and then a visitor gets 502.\n"
         }
         _ => "",
     }

@@ -49,9 +49,12 @@ pub(super) fn read(path: &FilePath) -> Result<String, Diagnostics> {
     }
     String::from_utf8(bytes).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
-        let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
+        let text = String::from_utf8_lossy(error.as_bytes());
+        // A byte order mark is no character of the first line.
+        let (text, mark) = text.strip_prefix('\u{feff}').map_or((&*text, 0), |rest| (rest, '\u{feff}'.len_utf8()));
+        let valid = valid - mark;
         // Up to there, the two texts are the same.
-        let place = Place::of(&text, valid..valid + char::REPLACEMENT_CHARACTER.len_utf8());
+        let place = Place::of(text, valid..valid + char::REPLACEMENT_CHARACTER.len_utf8());
         let mut one = diagnostic("not-utf-8", &file, Some(place), "the file is not UTF-8 text");
         one.help.push("save the file as UTF-8".into());
         Diagnostics::new(vec![one], text)
