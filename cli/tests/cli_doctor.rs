@@ -5,6 +5,8 @@
 #[allow(dead_code)]
 #[path = "../../stages/tests/control_plane/support/account.rs"]
 mod account;
+#[path = "../../stages/tests/control_plane/support/here_alone.rs"]
+mod here_alone;
 #[allow(dead_code)]
 #[path = "../../stages/tests/control_plane/support/region.rs"]
 mod region;

@@ -157,6 +157,9 @@ pub struct Lags {
     /// How far the metrics that CloudWatch shows are behind.
     #[serde(default)]
     pub metrics: Duration,
+    /// How long after a call CloudTrail tells of it.
+    #[serde(default)]
+    pub trail: Duration,
     /// Console output is empty until this long after boot began.
     pub console: Duration,
     /// How long CreateImage's `pending` lasts beyond the capture itself.
@@ -177,6 +180,7 @@ impl Lags {
             registration: Duration::from_millis(100),
             initial_check: Some(Duration::from_millis(500)),
             metrics: Duration::ZERO,
+            trail: Duration::ZERO,
             console: Duration::from_millis(200),
             image: Duration::from_millis(200),
             throttle: true,
@@ -194,6 +198,7 @@ impl Lags {
             registration: Duration::from_secs(5),
             initial_check: None,
             metrics: Duration::from_secs(60),
+            trail: Duration::from_secs(300),
             console: Duration::from_secs(60),
             image: Duration::from_secs(43),
             throttle: true,

@@ -127,8 +127,8 @@ pub(crate) struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    fn is_changing(&self) -> bool {
-        !["Describe", "Get", "List", "Head"].iter().any(|verb| self.operation.starts_with(verb))
+    pub(crate) fn is_changing(&self) -> bool {
+        !["Describe", "Get", "List", "Head", "Lookup"].iter().any(|verb| self.operation.starts_with(verb))
     }
 }
 

@@ -7,16 +7,23 @@ use axum::{
     extract::{Request, State},
     response::{IntoResponse, Response},
 };
-use http::{HeaderValue, Method, StatusCode, header::CONTENT_TYPE, request::Parts};
+use http::{
+    HeaderValue, Method, StatusCode,
+    header::{CONTENT_TYPE, USER_AGENT},
+    request::Parts,
+};
 use s3s::service::S3Service;
+use serde_json::Value;
 
 use crate::{
+    config::Config,
     faults::{self, Asked, Strike, When},
     faults_api, firewall, iam,
     region::Region,
     servers,
+    trail::Call,
     wire::{
-        ApiError, Params, Xml, cloudwatch, ec2, elbv2,
+        ApiError, Params, Xml, cloudtrail, cloudwatch, ec2, elbv2, json,
         sigv4::{Keys, Signed},
         ssm, sts,
     },
@@ -34,6 +41,8 @@ const S3: &str = "s3";
 const METRICS: &str = "monitoring";
 /// Systems Manager's name in a credential scope.
 const PARAMETERS: &str = "ssm";
+/// CloudTrail's name in a credential scope.
+const TRAIL: &str = "cloudtrail";
 
 /// What every request is answered from.
 pub struct Front {
@@ -85,6 +94,7 @@ pub async fn answer(State(front): State<Arc<Front>>, request: Request) -> Respon
         _ if faults_api::is_meant(&parts) => faults_api::answer(&front.region, &front.keys, &parts, body).await,
         Some(signed) if signed.service == METRICS => metrics(&front, signed, &parts, body).await,
         Some(signed) if signed.service == PARAMETERS => parameters(&front, signed, &parts, body).await,
+        Some(signed) if signed.service == TRAIL => trail(&front, signed, &parts, body).await,
         Some(signed) if let Some(service) = Service::named(&signed.service) => {
             query(&front, service, signed, &parts, body, &id).await
         }
@@ -204,9 +214,9 @@ fn unsupported(service: &str, parts: &Parts) -> Response {
 
 /// CloudWatch has a protocol of its own.
 async fn metrics(front: &Front, signed: &Signed, parts: &Parts, body: Body) -> Response {
-    let Ok(body) = to_bytes(body, BODY_BYTES).await else {
-        let error = ApiError::with_status(413, "RequestEntityTooLarge", "The request is larger than 1 MiB.");
-        return cloudwatch::encode(Err(error));
+    let body = match whole(body).await {
+        Ok(body) => body,
+        Err(error) => return cloudwatch::encode(Err(error)),
     };
     let operation = cloudwatch::operation(parts.uri.path()).unwrap_or("Unknown");
     let asked = Asked { service: METRICS, operation, about: operation };
@@ -225,28 +235,54 @@ async fn metrics(front: &Front, signed: &Signed, parts: &Parts, body: Body) -> R
     .await
 }
 
-/// So has Systems Manager. The log of calls holds the parameters' names, and nothing else of the body.
+/// Systems Manager speaks JSON. The log of calls holds the parameters' names, and nothing else of the body.
 async fn parameters(front: &Front, signed: &Signed, parts: &Parts, body: Body) -> Response {
-    let Ok(body) = to_bytes(body, BODY_BYTES).await else {
-        let error = ApiError::with_status(413, "RequestEntityTooLarge", "The request is larger than 1 MiB.");
-        return ssm::encode(Err(error));
+    let body = match whole(body).await {
+        Ok(body) => body,
+        Err(error) => return json::encode(Err(error)),
     };
-    let operation = ssm::operation(parts).unwrap_or("Unknown");
+    let operation = json::operation(parts, ssm::TARGET).unwrap_or("Unknown");
     let names = ssm::names(&body);
-    let about = names.join(" ");
-    let asked = Asked { service: PARAMETERS, operation, about: &about };
-    let effect = async {
-        let own = &front.region.config.region;
-        let outcome = check_signature(front, signed, parts, &body)
-            .and_then(|()| {
-                let checks = || iam::of_ssm(operation, &names, own);
-                front.region.authorize(checks).map_err(|check| denied("AccessDeniedException", &check))
-            })
-            .and_then(|()| ssm::handle(operation, &body, &front.region));
-        ssm::encode(outcome)
+    let asked = Asked { service: PARAMETERS, operation, about: &names.join(" ") };
+    let permitted =
+        permitted(front, signed, parts, &body, || iam::of_ssm(operation, &names, &front.region.config.region));
+    in_json(front, &asked, || permitted.and_then(|()| ssm::handle(operation, &body, &front.region))).await
+}
+
+/// So does CloudTrail.
+async fn trail(front: &Front, signed: &Signed, parts: &Parts, body: Body) -> Response {
+    let body = match whole(body).await {
+        Ok(body) => body,
+        Err(error) => return json::encode(Err(error)),
     };
-    struck(&front.region, &asked, effect, |code, status| ssm::encode(Err(ApiError::with_status(status, code, FAULT))))
+    let operation = json::operation(parts, cloudtrail::TARGET).unwrap_or("Unknown");
+    let asked = Asked { service: TRAIL, operation, about: operation };
+    let permitted =
+        permitted(front, signed, parts, &body, || iam::of_cloudtrail(operation, &front.region.config.region));
+    in_json(front, &asked, || permitted.and_then(|()| cloudtrail::handle(operation, &body, &front.region))).await
+}
+
+/// Who asks is known, and may.
+fn permitted(
+    front: &Front,
+    signed: &Signed,
+    parts: &Parts,
+    body: &Bytes,
+    checks: impl FnOnce() -> Vec<iam::Check>,
+) -> Result<(), ApiError> {
+    check_signature(front, signed, parts, body)?;
+    front.region.authorize(checks).map_err(|check| denied("AccessDeniedException", &check))
+}
+
+async fn in_json(front: &Front, asked: &Asked<'_>, answer: impl FnOnce() -> Result<Value, ApiError>) -> Response {
+    let effect = async { json::encode(answer()) };
+    struck(&front.region, asked, effect, |code, status| json::encode(Err(ApiError::with_status(status, code, FAULT))))
         .await
+}
+
+async fn whole(body: Body) -> Result<Bytes, ApiError> {
+    let too_large = |_| ApiError::with_status(413, "RequestEntityTooLarge", "The request is larger than 1 MiB.");
+    to_bytes(body, BODY_BYTES).await.map_err(too_large)
 }
 
 /// Refuses what the policy in force does not allow. Who one is may be asked by anybody.
@@ -287,36 +323,45 @@ fn check_signature(front: &Front, signed: &Signed, parts: &Parts, body: &Bytes) 
 }
 
 async fn query(front: &Front, service: Service, signed: &Signed, parts: &Parts, body: Body, id: &str) -> Response {
-    let body: Bytes = match to_bytes(body, BODY_BYTES).await {
+    let body = match whole(body).await {
         Ok(body) => body,
-        Err(_) => {
-            let error = ApiError::with_status(413, "RequestEntityTooLarge", "The request is larger than 1 MiB.");
-            return encode(service, Err(error), id);
-        }
+        Err(error) => return encode(service, Err(error), id),
     };
     let form = if body.is_empty() { parts.uri.query().unwrap_or_default().as_bytes() } else { &body };
     let params = Params::decode(form);
     let about = String::from_utf8_lossy(form).into_owned();
     let operation = params.require("Action").unwrap_or("Unknown").to_owned();
     let asked = Asked { service: service.name(), operation: &operation, about: &about };
-    let effect = async { encode(service, outcome(front, service, signed, parts, &body, &params).await, id) };
+    let effect = async {
+        let outcome = match check_signature(front, signed, parts, &body) {
+            Err(error) => Err(error),
+            Ok(()) => {
+                let outcome = outcome(&front.region, service, &operation, &params).await;
+                if service == Service::Elbv2 && asked.is_changing() {
+                    remember(&front.region, parts, &operation, &params, id, outcome.as_ref().err());
+                }
+                outcome
+            }
+        };
+        encode(service, outcome, id)
+    };
     struck(&front.region, &asked, effect, |code, status| {
         encode(service, Err(ApiError::with_status(status, code, FAULT)), id)
     })
     .await
 }
 
-async fn outcome(
-    front: &Front,
-    service: Service,
-    signed: &Signed,
-    parts: &Parts,
-    body: &Bytes,
-    params: &Params,
-) -> Result<Xml, ApiError> {
-    check_signature(front, signed, parts, body)?;
-    let region = &front.region;
-    let action = params.require("Action")?;
+/// Has CloudTrail tell of a call.
+fn remember(region: &Region, parts: &Parts, name: &str, params: &Params, request_id: &str, refused: Option<&ApiError>) {
+    let Config { access_key, region: own, .. } = &region.config;
+    let user_agent = parts.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+    let from = region.network.gateway;
+    let call = Call { request_id, access_key, user_agent, from, region: own, name, params };
+    region.trail.add(region.request_id(), region.clock.now(), call, refused);
+}
+
+async fn outcome(region: &Arc<Region>, service: Service, action: &str, params: &Params) -> Result<Xml, ApiError> {
+    params.require("Action")?;
     authorize(region, service, action, params)?;
     let reads = ["Describe", "Get", "List"].iter().any(|verb| action.starts_with(verb));
     let unsaved = |why: String| {

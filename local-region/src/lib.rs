@@ -35,4 +35,5 @@ pub mod server;
 pub mod servers;
 pub mod state;
 pub mod throttle;
+mod trail;
 pub mod wire;

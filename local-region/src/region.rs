@@ -22,6 +22,7 @@ use crate::{
     metrics::Metrics,
     state::{World, ec2::Moment},
     throttle::Throttle,
+    trail::Trail,
 };
 
 /// How many calls the policy in force remembers.
@@ -42,6 +43,8 @@ pub struct Region {
     pub(crate) throttle: Throttle,
     /// What the load balancers have measured.
     pub metrics: Arc<Metrics>,
+    /// Who has changed load balancers.
+    pub(crate) trail: Trail,
     /// What goes wrong on demand, and the log of calls.
     pub faults: Faults,
     /// What callers may do; `None`: everything.
@@ -87,6 +90,7 @@ impl Region {
             firewalls: Firewalls::default(),
             throttle: Throttle::default(),
             metrics: Arc::default(),
+            trail: Trail::default(),
             faults: Faults::default(),
             policy: Mutex::default(),
             asked: Mutex::default(),

@@ -216,6 +216,9 @@ fn what_cannot_be_read_is_one_problem_with_what_to_do() {
     fs::write(folder.path().join("latin1.yaml"), b"app: hello\n# caf\xe9\n").unwrap();
     let latin1 = only(&folder.path().join("latin1.yaml"));
     assert_eq!(latin1.place.map(|place| (place.line, place.column)), Some((2, 6)));
+    fs::write(folder.path().join("marked.yaml"), b"\xef\xbb\xbfapp: caf\xe9\n").unwrap();
+    let marked = only(&folder.path().join("marked.yaml"));
+    assert_eq!(marked.place.map(|place| (place.line, place.column)), Some((1, 9)));
     write(folder.path(), "empty.yaml", "# nothing\n");
     assert_eq!(only(&folder.path().join("empty.yaml")).id, "empty");
 }

@@ -24,6 +24,8 @@ pub enum Kept {
     Announced(Duration),
     /// It closed it after this long, without a word before.
     Closed(Duration),
+    /// It closed one after this long, and kept another for longer than that: the second time. The first had another cause.
+    ClosedOnce(Duration, Duration),
     /// It was still open after this long.
     Open(Duration),
 }
@@ -32,38 +34,46 @@ impl Kept {
     /// Whether a balancer that keeps it for `idle` may send a request into its end.
     pub fn is_shorter_than(self, idle: Duration) -> bool {
         match self {
-            Self::Never | Self::Open(_) => false,
+            Self::Never | Self::Open(_) | Self::ClosedOnce(..) => false,
             Self::Announced(kept) | Self::Closed(kept) => kept <= idle,
         }
     }
 }
 
-/// How long a second look takes beyond the time after which the first connection was closed.
+/// A second look takes this much longer, at least, than the first connection was open.
 const LONGER: Duration = Duration::from_secs(1);
 /// Longest time that a second look waits for its answer.
 const ANSWER: Duration = Duration::from_secs(5);
 
 /// Asks once, and leaves the connection idle until `enough`, or until it has been so for `at_most`. A connection that is
-/// closed may have been so for another reason, such as a restart: a second one is looked at for a second longer than the
-/// first lasted, also after `enough`, and what both have shown is the answer.
+/// closed may have been so for another reason, such as a restart: a second one is looked at for twice the time that the
+/// first was open, also after `enough`, unless it is `in_vain`. What both have shown is the answer.
 ///
 /// # Errors
-/// There was no answer, or `enough` came before it; in words.
+/// There was no answer, or `enough` came before it, or nobody waited for a second look; in words.
 pub async fn look(
     target: &Target,
     path: &str,
     at_most: Duration,
     enough: impl Future<Output = ()>,
+    in_vain: impl Future<Output = ()>,
 ) -> Result<Kept, String> {
     let first = match look_once(target, path, at_most, enough).await? {
         Kept::Closed(after) => after,
         seen => return Ok(seen),
     };
-    let again = look_once(target, path, first + LONGER, tokio::time::sleep(first + LONGER + ANSWER)).await;
-    match again.map_err(|why| format!("it closed one after {} s, and then: {why}", first.as_secs()))? {
-        Kept::Closed(second) => Ok(Kept::Closed(first.max(second))),
-        seen => Ok(seen),
-    }
+    let once = |why: &str| format!("it closed one after {:.1} s, and then: {why}", first.as_secs_f64());
+    let span = (first * 2).max(first + LONGER).min(at_most);
+    let again = tokio::select! {
+        biased;
+        again = look_once(target, path, span, tokio::time::sleep(span + ANSWER)) => again,
+        () = in_vain => Err("nobody waited for another".to_owned()),
+    };
+    Ok(match again.map_err(|why| once(&why))? {
+        Kept::Closed(second) => Kept::Closed(first.max(second)),
+        Kept::Open(second) => Kept::ClosedOnce(first, second),
+        seen => seen,
+    })
 }
 
 async fn look_once(
@@ -161,7 +171,7 @@ mod tests {
     async fn seen(headers: &'static str, closes: &'static [Option<Duration>]) -> Result<Kept, String> {
         let target = server(headers, closes).await;
         let enough = tokio::time::sleep(Duration::from_millis(400));
-        look(&target, "/", Duration::from_secs(60), enough).await
+        look(&target, "/", Duration::from_secs(60), enough, std::future::pending()).await
     }
 
     /// Python's own servers answer so.
@@ -169,7 +179,8 @@ mod tests {
     async fn a_connection_that_ends_with_its_answer_is_known_to() {
         for answer in ["HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok", "HTTP/1.1 200 OK\r\n\r\nok"] {
             let target = answering(answer.to_owned(), &[Some(Duration::ZERO)]).await;
-            let seen = look(&target, "/", Duration::from_secs(60), tokio::time::sleep(Duration::from_secs(2))).await;
+            let enough = tokio::time::sleep(Duration::from_secs(2));
+            let seen = look(&target, "/", Duration::from_secs(60), enough, std::future::pending()).await;
             assert_eq!(seen, Ok(Kept::Never), "{answer:?}");
         }
     }
@@ -183,12 +194,13 @@ mod tests {
     }
 
     const SOON: Option<Duration> = Some(Duration::from_millis(50));
+    /// After `enough`, and before a second look ends.
     const LATER: Option<Duration> = Some(Duration::from_millis(600));
 
     #[tokio::test]
     async fn a_server_that_closes_twice_does_so_after_the_longer_of_the_two() {
         let closed = seen("", &[SOON, SOON]).await;
-        assert!(matches!(closed, Ok(Kept::Closed(after)) if after < Duration::from_millis(350)), "{closed:?}");
+        assert!(matches!(closed, Ok(Kept::Closed(after)) if after < LONGER), "{closed:?}");
         let later = seen("", &[SOON, LATER]).await;
         assert!(matches!(later, Ok(Kept::Closed(after)) if after >= Duration::from_millis(600)), "{later:?}");
     }
@@ -196,9 +208,20 @@ mod tests {
     #[tokio::test]
     async fn one_close_alone_says_nothing_of_how_long_it_keeps_them() {
         let open = seen("", &[SOON, None]).await;
-        assert!(matches!(open, Ok(Kept::Open(after)) if after >= LONGER), "{open:?}");
+        let longer = |first: Duration, second: Duration| second >= LONGER && second >= first * 2;
+        assert!(matches!(open, Ok(Kept::ClosedOnce(first, second)) if longer(first, second)), "{open:?}");
         let gone = seen("", &[SOON]).await.unwrap_err();
-        assert!(gone.starts_with("it closed one after 0 s, and then: no connection"), "{gone}");
+        assert!(gone.starts_with("it closed one after 0.") && gone.contains("and then: no connection"), "{gone}");
+    }
+
+    #[tokio::test]
+    async fn a_second_look_ends_where_it_is_in_vain() {
+        let target = server("", &[SOON, None]).await;
+        let begun = Instant::now();
+        let (enough, in_vain) = [400, 500].map(|ms| tokio::time::sleep(Duration::from_millis(ms))).into();
+        let seen = look(&target, "/", Duration::from_secs(60), enough, in_vain).await;
+        assert!(seen.is_err_and(|why| why.contains("nobody waited")));
+        assert!(begun.elapsed() < LONGER, "{:?}", begun.elapsed());
     }
 
     #[tokio::test]
@@ -206,7 +229,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let target = Target::server("127.0.0.1", listener.local_addr().unwrap().port()).unwrap();
         let enough = tokio::time::sleep(Duration::from_millis(50));
-        assert!(look(&target, "/", Duration::from_secs(60), enough).await.is_err());
+        assert!(look(&target, "/", Duration::from_secs(60), enough, std::future::pending()).await.is_err());
     }
 
     #[test]
@@ -215,7 +238,9 @@ mod tests {
         for kept in [Kept::Announced(five), Kept::Announced(sixty), Kept::Closed(five)] {
             assert!(kept.is_shorter_than(sixty), "{kept:?}");
         }
-        for kept in [Kept::Never, Kept::Announced(Duration::from_secs(75)), Kept::Open(five)] {
+        for kept in
+            [Kept::Never, Kept::Announced(Duration::from_secs(75)), Kept::Open(five), Kept::ClosedOnce(five, sixty)]
+        {
             assert!(!kept.is_shorter_than(sixty), "{kept:?}");
         }
     }

@@ -7,7 +7,7 @@ use alcedo_pipeline::{
     file::Aws,
     lock::Fence,
 };
-use aws_config::{BehaviorVersion, Region, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_config::{AppName, BehaviorVersion, Region, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
 use aws_credential_types::Credentials;
 use aws_sdk_ec2::config::retry::RetryPartition;
 use aws_smithy_http_client::tls;
@@ -29,6 +29,9 @@ const ATTEMPT: Duration = Duration::from_secs(30);
 /// Longest time a call may take with its retries.
 const OPERATION: Duration = Duration::from_secs(120);
 
+/// What requests say of who made them, beside the SDK's own words.
+pub const APP_NAME: &str = "alcedo";
+
 /// EC2 documents no bound; waiting for seconds is its own advice (*Eventual consistency*, EC2 API developer guide).
 const VISIBLE: Duration = Duration::from_secs(10);
 
@@ -41,6 +44,7 @@ pub struct Clients {
     pub ssm: aws_sdk_ssm::Client,
     pub sts: aws_sdk_sts::Client,
     pub cloudwatch: aws_sdk_cloudwatch::Client,
+    pub cloudtrail: aws_sdk_cloudtrail::Client,
     pub http: reqwest::Client,
     /// This machine's address as servers see it, where it is known without asking.
     pub own_address: Option<Ipv4Addr>,
@@ -104,6 +108,7 @@ impl Clients {
 
     /// Clients of an SDK configuration: another endpoint, HTTP client or clock than this machine's.
     pub fn of(config: SdkConfig, clock: Arc<dyn Clock>, fence: Option<&Fence>) -> Self {
+        let config = config.into_builder().app_name(AppName::new(APP_NAME).expect("a name of letters")).build();
         let endpoint = config.endpoint_url().map(str::to_owned);
         let store_clock = StoreClock::new(clock.clone());
         // A bucket in the host name needs wildcard DNS, which no endpoint but AWS's has.
@@ -117,6 +122,7 @@ impl Clients {
         let ssm = aws_sdk_ssm::config::Builder::from(&config).retry_partition(own_retries("ssm"));
         let sts = aws_sdk_sts::config::Builder::from(&config).retry_partition(own_retries("sts"));
         let cloudwatch = aws_sdk_cloudwatch::config::Builder::from(&config).retry_partition(own_retries("cloudwatch"));
+        let cloudtrail = aws_sdk_cloudtrail::config::Builder::from(&config).retry_partition(own_retries("cloudtrail"));
         if let Some(fence) = fence {
             s3 = s3.interceptor(Guard(fence.clone()));
             ec2 = ec2.interceptor(Guard(fence.clone()));
@@ -129,6 +135,7 @@ impl Clients {
             ssm: aws_sdk_ssm::Client::from_conf(ssm.build()),
             sts: aws_sdk_sts::Client::from_conf(sts.build()),
             cloudwatch: aws_sdk_cloudwatch::Client::from_conf(cloudwatch.build()),
+            cloudtrail: aws_sdk_cloudtrail::Client::from_conf(cloudtrail.build()),
             http: reqwest::Client::builder()
                 .connect_timeout(Duration::from_secs(5))
                 .timeout(ATTEMPT)

@@ -21,6 +21,7 @@ use crate::{
     probes::Known,
     proof::Proof,
     site::Site,
+    who,
 };
 
 /// Health lags, and a server may answer now and not a moment later: so many good readings in a row count.
@@ -130,7 +131,7 @@ impl Switch {
         // An earlier attempt may have got here; its answer was lost, or its process died while it watched.
         let reached = course.iter().position(|state| *state == now);
         if reached.is_none() && now != self.before {
-            return Err(changed(&self.place, &self.before, &now));
+            return Err(changed(clients, context, &self.place, &self.before, &now).await);
         }
         if reached != Some(course.len() - 1) {
             self.check_blue(clients).await?;
@@ -141,9 +142,9 @@ impl Switch {
                 // What came before may have taken a while.
                 let found = listener::read(clients, &self.place).await?;
                 if found != now {
-                    return Err(changed(&self.place, &now, &found));
+                    return Err(changed(clients, context, &self.place, &now, &found).await);
                 }
-                self.change(clients, state).await?;
+                self.change(clients, context, state).await?;
                 now = state.clone();
             }
             if let Some(shift) = &self.shift
@@ -153,7 +154,7 @@ impl Switch {
                 tokio::select! {
                     biased;
                     passed = self.judge.share(site, context, *share, shift.pause) => passed?,
-                    change = until_changed(clients, &self.place, state) => return Err(change),
+                    change = until_changed(clients, context, &self.place, state) => return Err(change),
                 }
             }
         }
@@ -218,7 +219,7 @@ impl Switch {
     }
 
     /// Changes the listener and reads it back. An answer that was lost is settled by looking.
-    async fn change(&self, clients: &Clients, to: &Routing) -> Result<(), StepError> {
+    async fn change(&self, clients: &Clients, context: &StepContext, to: &Routing) -> Result<(), StepError> {
         let written = listener::write(clients, &self.place, to).await;
         if let Err(error) = written
             && !error.effect_unknown
@@ -234,23 +235,22 @@ impl Switch {
             tokio::time::sleep(Duration::from_millis(500)).await;
             now = listener::read(clients, &self.place).await?;
         }
-        Err(changed(&self.place, to, &now))
+        Err(changed(clients, context, &self.place, to, &now).await)
     }
 
     pub async fn undo(&self, clients: &Clients, context: &StepContext) -> Result<(), StepError> {
         let now = listener::read(clients, &self.place).await?;
         if self.course(context)?.contains(&now) {
-            self.change(clients, &self.before).await?;
+            self.change(clients, context, &self.before).await?;
         } else if now != self.before {
             let green = self.green.arn(context)?;
             if now.named().contains(&green.as_str()) {
-                return Err(changed(&self.place, &self.before, &now));
+                return Err(changed(clients, context, &self.place, &self.before, &now).await);
             }
             // Somebody else's change stands, before ours or over it. Green has no part in it, so it can go.
-            context.warn(
-                format!("the listener was left at `{now}`, which somebody else made of it"),
-                Some("find out who changed it (CloudTrail: ModifyListener, ModifyRule)".into()),
-            );
+            let who = who::changed(clients, &self.place, context.plan().made_at).await;
+            let message = format!("the listener was left at `{now}`, which somebody else made of it{}", who.in_words());
+            context.warn(message, who.way());
         }
         // What follows takes green away. A node that lags would go on sending visitors there; and that the listener is as
         // it was says nothing of when it became so.
@@ -259,24 +259,28 @@ impl Switch {
 }
 
 /// Watches that the listener does what it was told, and nothing else. Answers who else's change it was.
-pub async fn until_changed(clients: &Clients, place: &Place, expected: &Routing) -> StepError {
+pub async fn until_changed(clients: &Clients, context: &StepContext, place: &Place, expected: &Routing) -> StepError {
     loop {
         tokio::time::sleep(LISTENER_EVERY).await;
         // What cannot be read for a moment is read again: before the next change it is read in any case.
         if let Ok(found) = listener::read(clients, place).await
             && found != *expected
         {
-            return changed(place, expected, &found);
+            return changed(clients, context, place, expected, &found).await;
         }
     }
 }
 
-fn changed(place: &Place, expected: &Routing, found: &Routing) -> StepError {
-    StepError::new(
-        ErrorKind::Changed,
-        format!("somebody else changed the listener {}: expected `{expected}`, found `{found}`", place.arn()),
-    )
-    .hint("nothing was overwritten; find out who changed it (CloudTrail: ModifyListener, ModifyRule), then run again")
+/// A listener that is not as it should be, with who made it so.
+async fn changed(
+    clients: &Clients,
+    context: &StepContext,
+    place: &Place,
+    expected: &Routing,
+    found: &Routing,
+) -> StepError {
+    let message = format!("somebody else changed the listener {}: expected `{expected}`, found `{found}`", place.arn());
+    who::changed(clients, place, context.plan().made_at).await.blamed(StepError::new(ErrorKind::Changed, message))
 }
 
 /// The step that proves it; another reads since when.

@@ -151,7 +151,7 @@ impl Watch {
         tokio::select! {
             biased;
             held = self.judge.hold(site, context, self.span) => held,
-            change = flip::until_changed(&site.clients, &self.place, &routing) => Err(change),
+            change = flip::until_changed(&site.clients, context, &self.place, &routing) => Err(change),
         }
     }
 }

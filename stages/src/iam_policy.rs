@@ -165,6 +165,8 @@ impl Names<'_> {
             "elasticloadbalancing:DescribeTags",
             "elasticloadbalancing:DescribeTargetGroups",
             "elasticloadbalancing:DescribeTargetHealth",
+            // Who has changed the listener, where somebody has.
+            "cloudtrail:LookupEvents",
         ];
         if self.pipeline.launch.slowest_request.is_some() {
             actions.push("elasticloadbalancing:DescribeTargetGroupAttributes");

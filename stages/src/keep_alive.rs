@@ -2,7 +2,8 @@
 //! when the balancer sends a request over it, and then a visitor gets 502.
 //!
 //! **Flow.** Each server is asked once over a connection that is then left idle while the smoke tests run. What a server
-//! announces, or does in that time, is known without waiting; a deploy is no slower for it.
+//! announces, or does in that time, is known without waiting. Only one that has closed its connection is asked a second time,
+//! for which a deploy waits where its tests are good.
 //! **Caveat.** A server that says nothing and closes later is not seen: the run says for how long it has looked.
 
 use std::{collections::BTreeMap, time::Duration};
@@ -38,13 +39,15 @@ pub struct KeepAlive {
 
 impl KeepAlive {
     /// Looks at the servers for as long as something else takes, and says what it has seen. Answers why they get no traffic
-    /// beside what came of the other thing, which may have more to say of them.
+    /// beside what came of the other thing, which may have more to say of them: where it is not `good`, nobody waits for a
+    /// second look.
     pub async fn beside<T>(
         &self,
         clients: &Clients,
         context: &StepContext,
         servers: Vec<(String, Target)>,
         work: impl Future<Output = Result<T, StepError>>,
+        good: impl Fn(&T) -> bool,
     ) -> Result<(T, Option<StepError>), StepError> {
         let idle = match self.idle_timeout(clients).await {
             Ok(idle) => idle,
@@ -58,19 +61,21 @@ impl KeepAlive {
                 return Ok((work.await?, None));
             }
         };
-        let done = CancellationToken::new();
+        let (done, in_vain) = (CancellationToken::new(), context.cancellation().child_token());
         let looks = servers.iter().map(async |(server, target)| {
-            let seen = keep_alive::look(target, &self.path, idle + LONGER, done.cancelled()).await;
-            (server.as_str(), seen)
+            let (enough, in_vain) = (done.cancelled(), in_vain.cancelled());
+            (server.as_str(), keep_alive::look(target, &self.path, idle + LONGER, enough, in_vain).await)
         });
         let work = async {
             let _guard = done.clone().drop_guard();
-            work.await
+            let worked = work.await;
+            if !worked.as_ref().is_ok_and(&good) {
+                in_vain.cancel();
+            }
+            worked
         };
-        // Where the other thing fails, nobody waits for what is still looked at.
-        let seen = async { Ok(futures::future::join_all(looks).await) };
-        let (done, seen) = futures::try_join!(work, seen)?;
-        Ok((done, self.judge(context, idle, &seen)))
+        let (worked, seen) = futures::join!(work, futures::future::join_all(looks));
+        Ok((worked?, self.judge(context, idle, &seen)))
     }
 
     async fn idle_timeout(&self, clients: &Clients) -> Result<Duration, CloudError> {
@@ -82,7 +87,8 @@ impl KeepAlive {
     }
 
     fn judge(&self, context: &StepContext, idle: Duration, seen: &[(&str, Result<Kept, String>)]) -> Option<StepError> {
-        let span = |duration: Duration| Span::from(Duration::from_secs(duration.as_secs().max(1)));
+        // Rounded up: what is closed after half a second is not kept for none.
+        let span = |duration: Duration| Span::from(Duration::from_secs(duration.as_secs_f64().ceil() as u64));
         let mut short: BTreeMap<String, Vec<&str>> = BTreeMap::new();
         let mut least: Option<Duration> = None;
         for (server, kept) in seen {
@@ -93,10 +99,15 @@ impl KeepAlive {
                             format!("says that it closes idle connections after {}", span(*after))
                         }
                         Kept::Closed(after) => format!("closed two idle connections, after {} at most", span(*after)),
-                        Kept::Never | Kept::Open(_) => continue,
+                        Kept::Never | Kept::Open(_) | Kept::ClosedOnce(..) => continue,
                     };
                     short.entry(how).or_default().push(server);
                 }
+                Ok(Kept::ClosedOnce(first, second)) => context.output_line(format!(
+                    "{server}: closed an idle connection after {}, and another was still open after {}",
+                    span(*first),
+                    span(*second),
+                )),
                 Ok(Kept::Open(after)) => least = Some(least.map_or(*after, |least| least.min(*after))),
                 Ok(_) => {}
                 Err(why) => {

@@ -57,6 +57,7 @@ pub mod tags;
 pub mod times;
 pub mod traffic;
 pub mod verdict;
+pub mod who;
 pub mod workshop;
 
 /// What journals and manifests say they were written by.

@@ -20,6 +20,7 @@ use crate::{
     facts::Secured,
     launch::{MadeGroup, TARGET_GROUP, group_made, tags},
     listener::{self, Place, Routing},
+    who,
 };
 
 /// The step that attaches it; another reads what it made.
@@ -61,7 +62,7 @@ impl AttachPreview {
                 let (now, after) = (listener::read(clients, &place).await?, Routing::to(group));
                 if now != after {
                     if before.as_ref().is_some_and(|before| *before != now) {
-                        return Err(changed(arn, &now));
+                        return Err(changed(clients, context, &place, &now).await);
                     }
                     listener::write(clients, &place, &after).await?;
                 }
@@ -116,12 +117,9 @@ impl AttachPreview {
     }
 }
 
-fn changed(listener: &str, now: &Routing) -> StepError {
-    StepError::new(
-        ErrorKind::Changed,
-        format!("somebody else changed the preview listener {listener}: it does `{now}` now"),
-    )
-    .hint("nothing was overwritten; find out who changed it (CloudTrail: ModifyListener), then run again")
+async fn changed(clients: &Clients, context: &StepContext, place: &Place, now: &Routing) -> StepError {
+    let message = format!("somebody else changed the preview listener {}: it does `{now}` now", place.arn());
+    who::changed(clients, place, context.plan().made_at).await.blamed(StepError::new(ErrorKind::Changed, message))
 }
 
 /// After the flip the candidate's header no longer means this fleet; the version itself still does.

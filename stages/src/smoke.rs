@@ -62,7 +62,7 @@ impl SmokeTest {
                 }
             };
             // Where a server itself is not as it should be, nobody waits for its preview.
-            if reports.iter().all(|(_, report)| report.failures().next().is_none()) {
+            if all_good(&reports) {
                 self.await_preview(context).await?;
             }
             reports.push(self.through_preview(site, context).await?);
@@ -72,11 +72,11 @@ impl SmokeTest {
             Some(looked_at) if self.servers => {
                 let targets = made.servers.iter().map(|server| Ok((server.id.clone(), self.target(site, server)?)));
                 let targets = targets.collect::<Result<Vec<_>, StepError>>()?;
-                looked_at.beside(&site.clients, context, targets, tested).await?
+                looked_at.beside(&site.clients, context, targets, tested, |(reports, _)| all_good(reports)).await?
             }
             _ => (tested.await?, None),
         };
-        let passed = refused.is_none() && reports.iter().all(|(_, report)| report.failures().next().is_none());
+        let passed = refused.is_none() && all_good(&reports);
         let leave = made.servers.iter().zip(sessions).filter_map(|(server, session)| Some((server, session?)));
         let leave = leave.map(|(server, session)| log_out(shop, context, server, session, passed));
         futures::future::try_join_all(leave).await?;
@@ -220,6 +220,10 @@ pub async fn through_balancer(
         report = run(&checks, &target, None, show) => Ok(report),
         () = context.cancellation().cancelled() => Err(StepError::interrupted()),
     }
+}
+
+fn all_good(reports: &[(String, SuiteReport)]) -> bool {
+    reports.iter().all(|(_, report)| report.failures().next().is_none())
 }
 
 /// Ends a session. From a server that is to serve, the key goes as well: nobody can log in with it afterwards. On one whose

@@ -14,6 +14,8 @@ mod engine;
 mod failures;
 mod flips;
 mod gates;
+#[path = "../../../stages/tests/control_plane/support/here_alone.rs"]
+mod here_alone;
 mod interrupted;
 mod inventory;
 mod killed;

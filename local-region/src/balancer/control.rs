@@ -94,10 +94,10 @@ impl Control {
             tokio::select! {
                 // In this order, so that a simulation goes the same way twice.
                 biased;
+                () = stop.cancelled() => break,
                 changed = changes.changed() => if changed.is_err() { break },
                 Some((check, outcome)) = finishing.recv() => self.end_check(&check, outcome),
                 () = wake => {}
-                () = stop.cancelled() => break,
             }
         }
         self.close_gates(|_| false).await;

@@ -15,7 +15,9 @@ use std::collections::BTreeMap;
 
 pub use objects::{Asked, checks as of_objects};
 pub use policy::{Policy, PolicyError};
-pub use query::{cloudwatch as of_cloudwatch, ec2 as of_ec2, elbv2 as of_elbv2, ssm as of_ssm};
+pub use query::{
+    cloudtrail as of_cloudtrail, cloudwatch as of_cloudwatch, ec2 as of_ec2, elbv2 as of_elbv2, ssm as of_ssm,
+};
 
 /// Condition keys with their values; the names in lower case, for AWS compares them so.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

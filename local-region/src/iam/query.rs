@@ -264,9 +264,18 @@ fn tags_of(world: &World, arn: &str) -> Option<Tags> {
 
 /// The check of a call of CloudWatch, whose metrics have no resource.
 pub fn cloudwatch(operation: &str, region: &str) -> Vec<Check> {
+    of_no_resource(format!("cloudwatch:{operation}"), region)
+}
+
+/// The check of a call of CloudTrail, whose event history is one.
+pub fn cloudtrail(operation: &str, region: &str) -> Vec<Check> {
+    of_no_resource(format!("cloudtrail:{operation}"), region)
+}
+
+fn of_no_resource(action: String, region: &str) -> Vec<Check> {
     let mut context = Context::default();
     context.set("aws:RequestedRegion", [region]);
-    vec![Check { action: format!("cloudwatch:{operation}"), resource: "*".to_owned(), context }]
+    vec![Check { action, resource: "*".to_owned(), context }]
 }
 
 /// The checks of a call about parameters: one for each.

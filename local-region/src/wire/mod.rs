@@ -1,13 +1,14 @@
-//! Encoding only: what arrives as AWS's *query* protocol, what leaves as XML; CBOR for CloudWatch, JSON for
-//! Systems Manager. Nothing here decides
-//! anything.
+//! Encoding only: what arrives as AWS's *query* protocol, what leaves as XML; CBOR for CloudWatch, JSON for Systems Manager and
+//! CloudTrail. Nothing here decides anything.
 //!
 //! EC2 flattens lists as `Name.1`, ELBv2 as `Name.member.1`; [`Params::list`] reads both.
 
+pub mod cloudtrail;
 pub mod cloudwatch;
 pub mod ec2;
 pub mod elbv2;
 pub mod error;
+pub mod json;
 pub mod params;
 pub mod sigv4;
 pub mod ssm;

@@ -1,9 +1,6 @@
-//! Parameters of AWS Systems Manager, in the protocol that its SDKs speak: JSON, the operation in a header (*AWS JSON 1.1
-//! protocol*, smithy.io).
+//! Parameters of AWS Systems Manager.
 
-use axum::response::{IntoResponse, Response};
 use base64::{Engine, engine::general_purpose::STANDARD};
-use http::{StatusCode, header::CONTENT_TYPE, request::Parts};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
@@ -16,8 +13,8 @@ use crate::{
     },
 };
 
-/// What stands before the operation in `X-Amz-Target`.
-const TARGET: &str = "AmazonSSM.";
+/// The service's name in `X-Amz-Target`.
+pub const TARGET: &str = "AmazonSSM";
 /// GetParameters takes at most this many names.
 const MOST_NAMES: usize = 10;
 
@@ -52,11 +49,6 @@ struct GetParameters {
 #[serde(rename_all = "PascalCase")]
 struct DeleteParameter {
     name: String,
-}
-
-/// The operation that a request names.
-pub fn operation(parts: &Parts) -> Option<&str> {
-    parts.headers.get("x-amz-target")?.to_str().ok()?.strip_prefix(TARGET)
 }
 
 /// The parameters that a call is about.
@@ -105,18 +97,6 @@ pub fn handle(operation: &str, body: &[u8], region: &Region) -> Result<Value, Ap
         }
         other => Err(ApiError::unsupported(&format!("Systems Manager's {other}"))),
     }
-}
-
-/// The answer, or the error.
-pub fn encode(outcome: Result<Value, ApiError>) -> Response {
-    let (status, body) = match outcome {
-        Ok(body) => (StatusCode::OK, body),
-        Err(error) => (
-            StatusCode::from_u16(error.status).unwrap_or(StatusCode::BAD_REQUEST),
-            json!({ "__type": error.code, "message": error.message }),
-        ),
-    };
-    (status, [(CONTENT_TYPE, "application/x-amz-json-1.1")], body.to_string()).into_response()
 }
 
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {

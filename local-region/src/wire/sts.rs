@@ -3,6 +3,14 @@
 use super::{ApiError, Params, Xml};
 use crate::state::ec2::image::ACCOUNT;
 
+/// The one user there is.
+pub const USER: &str = "local-region";
+pub const USER_ID: &str = "AIDALOCALREGION";
+
+pub fn user_arn() -> String {
+    format!("arn:aws:iam::{ACCOUNT}:user/{USER}")
+}
+
 const NAMESPACE: &str = "https://sts.amazonaws.com/doc/2011-06-15/";
 
 /// Answers one STS action: the whole `<…Response>` element, without its request id.
@@ -14,11 +22,7 @@ pub fn handle(action: &str, _params: &Params) -> Result<Xml, ApiError> {
         "GetCallerIdentity" => {
             let result = Xml::node(
                 "GetCallerIdentityResult",
-                [
-                    Xml::text("Arn", format!("arn:aws:iam::{ACCOUNT}:user/local-region")),
-                    Xml::text("UserId", "AIDALOCALREGION"),
-                    Xml::text("Account", ACCOUNT),
-                ],
+                [Xml::text("Arn", user_arn()), Xml::text("UserId", USER_ID), Xml::text("Account", ACCOUNT)],
             );
             Ok(Xml::node("GetCallerIdentityResponse", [result]).in_namespace(NAMESPACE))
         }

@@ -2,7 +2,9 @@
 
 import base64
 import hashlib
+import json
 import time
+from datetime import datetime, timedelta, timezone
 
 import boto3
 from botocore.config import Config
@@ -101,10 +103,39 @@ def objects(s3):
     refused("NoSuchBucket", s3.list_objects_v2, Bucket="boto3")
 
 
+def trail(elbv2, cloudtrail):
+    begun = datetime.now(timezone.utc).replace(microsecond=0)
+    groups = []
+    for port in (80, 81, 82):
+        made = elbv2.create_target_group(Name=f"boto3-{port}", Protocol="HTTP", Port=port, VpcId=vpc(ec2_client))
+        groups.append(made["TargetGroups"][0]["TargetGroupArn"])
+    for group in groups:
+        elbv2.delete_target_group(TargetGroupArn=group)
+    asked = {"LookupAttributes": [{"AttributeKey": "EventName", "AttributeValue": "DeleteTargetGroup"}], "StartTime": begun}
+    pages = cloudtrail.get_paginator("lookup_events").paginate(**asked, PaginationConfig={"PageSize": 2})
+    events = [event for page in pages for event in page["Events"]]
+    # The newest come first.
+    records = [json.loads(event["CloudTrailEvent"]) for event in events]
+    assert [it["requestParameters"]["targetGroupArn"] for it in records] == groups[::-1], records
+    assert all(it["userIdentity"]["arn"].endswith(":user/local-region") for it in records), records
+    assert all("Boto3/" in it["userAgent"] and it["sourceIPAddress"] for it in records), records
+    assert all(event["EventTime"] >= begun for event in events), events
+    before = {"StartTime": begun - timedelta(hours=1), "EndTime": begun - timedelta(seconds=1)}
+    assert not cloudtrail.lookup_events(**before)["Events"]
+    refused("InvalidTimeRangeException", cloudtrail.lookup_events, StartTime=begun, EndTime=begun - timedelta(hours=1))
+    two = [{"AttributeKey": "EventName", "AttributeValue": name} for name in ("ModifyRule", "ModifyListener")]
+    refused("InvalidLookupAttributesException", cloudtrail.lookup_events, LookupAttributes=two)
+
+
+def vpc(ec2):
+    return ec2.describe_vpcs()["Vpcs"][0]["VpcId"]
+
+
 ec2_client = boto3.client("ec2", config=CONFIG)
 assert boto3.client("sts").get_caller_identity()["Account"] == "000000000000"
 refused("Unsupported", ec2_client.create_vpc, CidrBlock="10.0.0.0/16")
 instances(ec2_client)
 security_groups(ec2_client)
 objects(boto3.client("s3", config=CONFIG))
+trail(boto3.client("elbv2", config=CONFIG), boto3.client("cloudtrail", config=CONFIG))
 print("boto3: every check held")

@@ -114,8 +114,8 @@ environments:
 }
 
 /// Node.js announces that it closes idle connections after 5 s (`server.keepAliveTimeout`, Node.js HTTP documentation), which a
-/// deploy would refuse. Python's servers do the same without a word, which no deploy sees (uvicorn's and gunicorn's settings,
-/// `--timeout-keep-alive` and `--keep-alive`).
+/// deploy would refuse. Python's servers do the same without a word, which a deploy sees only where its smoke tests take longer
+/// (uvicorn's and gunicorn's settings, `--timeout-keep-alive` and `--keep-alive`).
 fn keep_alive(kind: Kind) -> &'static str {
     match kind {
         Kind::Node => {
@@ -124,7 +124,8 @@ fn keep_alive(kind: Kind) -> &'static str {
         }
         Kind::Python => {
             "  # Idle connections: a balancer closes them after 60 s, uvicorn after 5 s (--timeout-keep-alive), gunicorn's threads\n  \
-             # after 2 s (--keep-alive). Start either with 65, or now and then a visitor gets 502.\n"
+             # after 2 s (--keep-alive). Start either with 65, or now and then a visitor gets 502, and a deploy whose smoke\n  \
+             # tests take longer is refused.\n"
         }
         _ => "",
     }

@@ -24,8 +24,9 @@ use tokio::{
 
 use crate::support::{account::Account, journey, region::LocalRegion, staged::Staged};
 
-/// Answers what the smoke test asks for after a while, and everything else at once, with this header.
-async fn server(header: &'static str) -> u16 {
+/// Answers what the smoke test asks for after a while, and everything else at once, with this header. Where it closes idle
+/// connections, it does so after that time.
+async fn server(header: &'static str, closes: Option<Duration>) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
@@ -33,9 +34,10 @@ async fn server(header: &'static str) -> u16 {
             let (mut stream, _) = listener.accept().await.unwrap();
             tokio::spawn(async move {
                 let mut request = [0; 1024];
-                while let Ok(read @ 1..) = stream.read(&mut request).await {
+                let idle = closes.unwrap_or(Duration::from_secs(60));
+                while let Ok(Ok(read @ 1..)) = tokio::time::timeout(idle, stream.read(&mut request)).await {
                     if request[..read].starts_with(b"GET /slow") {
-                        tokio::time::sleep(Duration::from_millis(300)).await;
+                        tokio::time::sleep(Duration::from_millis(600)).await;
                     }
                     let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n{header}\r\nok");
                     stream.write_all(answer.as_bytes()).await.unwrap();
@@ -48,17 +50,23 @@ async fn server(header: &'static str) -> u16 {
 
 /// What a run says of a server's connections, and how it ended.
 async fn said(account: &Account, header: &'static str) -> Vec<String> {
-    let (ending, said) = ended(account, header, 200, false).await;
+    let (ending, said) = ended(account, (header, None), 200, false).await;
     assert_eq!(ending.outcome, Outcome::Done, "{:?}", ending.failure);
     said
 }
 
-async fn ended(account: &Account, header: &'static str, wanted: u16, required: bool) -> (Ending, Vec<String>) {
+async fn ended(
+    account: &Account,
+    (header, closes): (&'static str, Option<Duration>),
+    wanted: u16,
+    required: bool,
+) -> (Ending, Vec<String>) {
     let site = account.site().await;
-    let port = server(header).await;
+    let port = server(header, closes).await;
     let server = Server { id: "i-1".into(), private_address: Some([127, 0, 0, 1].into()), public_address: None };
     let smoke = Action::SmokeTest(SmokeTest {
-        checks: serde_json::from_value(json!([{ "http": { "path": "/slow", "status": wanted } }])).unwrap(),
+        checks: serde_json::from_value(json!([{ "http": { "path": "/slow", "status": wanted }, "retries": 0 }]))
+            .unwrap(),
         servers: true,
         private_address: true,
         app_port: port,
@@ -108,16 +116,27 @@ async fn a_server_that_closes_before_the_balancer_is_told_of_or_refused() {
     assert_eq!(said(&account, "connection: close\r\n").await, [""; 0]);
 
     // Where it is required, they are refused, and what nobody could see is not.
-    let (ending, _) = ended(&account, "keep-alive: timeout=5\r\n", 200, true).await;
+    let (ending, _) = ended(&account, ("keep-alive: timeout=5\r\n", None), 200, true).await;
     assert_eq!(ending.outcome, Outcome::Unwound);
     let (_, failure) = ending.failure.unwrap();
     assert!(failure.causes[0].contains("i-1 says that it closes idle connections after 5s"), "{failure:?}");
     assert!(failure.hints[1].contains("keep_alive: warn"), "{failure:?}");
-    assert_eq!(ended(&account, "", 200, true).await.0.outcome, Outcome::Done);
+    assert_eq!(ended(&account, ("", None), 200, true).await.0.outcome, Outcome::Done);
     // What a smoke test found is told rather.
-    let (ending, _) = ended(&account, "keep-alive: timeout=5\r\n", 201, true).await;
+    let (ending, _) = ended(&account, ("keep-alive: timeout=5\r\n", None), 201, true).await;
     let (_, failure) = ending.failure.unwrap();
     assert!(failure.message.contains("smoke tests failed"), "{failure:?}");
+
+    // What it does counts as what it says. Each of two suites takes 600 ms, the server's and that through the preview: where
+    // they have failed, nobody waits until it has done so twice.
+    let closing = ("", Some(Duration::from_millis(800)));
+    let (ending, _) = ended(&account, closing, 200, true).await;
+    let (_, failure) = ending.failure.unwrap();
+    assert!(failure.causes[0].contains("i-1 closed two idle connections, after 1s at most"), "{failure:?}");
+    let (ending, lines) = ended(&account, closing, 201, true).await;
+    let (_, failure) = ending.failure.unwrap();
+    assert!(failure.message.contains("smoke tests failed"), "{failure:?}");
+    assert!(lines.iter().any(|line| line.contains("nobody waited for another")), "{lines:?}");
 
     keeps_for(&account, 4).await;
     assert_eq!(said(&account, "keep-alive: timeout=5\r\n").await, [""; 0], "five seconds are enough");

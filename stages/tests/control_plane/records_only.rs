@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use alcedo_local_region::config::Lags;
 use alcedo_pipeline::{
     error::ErrorKind,
     event::Outcome,
@@ -22,6 +23,7 @@ use alcedo_stages::{
 };
 use futures::FutureExt;
 use jiff::{SignedDuration, Timestamp};
+use regex::Regex;
 use serde_json::json;
 
 use crate::{
@@ -95,9 +97,29 @@ async fn a_listener_that_somebody_changed_after_the_plan_is_not_overwritten() {
     assert_eq!(ending.outcome, Outcome::Unwound, "{:?}", ending.left);
     let (step, error) = ending.failure.unwrap();
     assert_eq!((step.as_str(), error.kind), ("flip/switch", ErrorKind::Changed), "{error:?}");
+    let who = Regex::new(
+        r"; arn:aws:iam::\d{12}:user/local-region called ModifyListener at \S+Z from [0-9.]+ \(aws-sdk-rust/\S+\)$",
+    );
+    assert!(who.unwrap().is_match(&error.message), "{error:?}");
+    assert_eq!(error.hints, ["nothing was overwritten; agree with them, then run again"]);
     assert_eq!(account.routing().await, foreign());
     account.reroute(&nothing_yet()).await;
     inventory::assert_same(&inventory::of(&account).await, &before);
+}
+
+/// CloudTrail tells of a call minutes later: until then, the run says how to ask.
+#[tokio::test]
+async fn who_changed_the_listener_may_not_be_known_yet() {
+    let region = LocalRegion::with(Lags { trail: Duration::from_secs(300), ..LocalRegion::no_lags() }).await;
+    let account = Account::open(region.endpoint.clone()).await;
+    let site = account.site().await;
+    let version = account.release(&site, "2026.1101.100000").await;
+    let prepared = journey::prepare(&site, deploy(version)).await.unwrap();
+    account.reroute(&foreign()).await;
+    let (_, error) = journey::finish(prepared).await.0.unwrap().failure.unwrap();
+    assert!(error.message.ends_with(&format!("found `{}`", foreign())), "{error:?}");
+    let [hint] = error.hints.as_slice() else { panic!("{error:?}") };
+    assert!(hint.contains("on record yet") && hint.contains("AttributeValue=ModifyListener --start-time 20"), "{hint}");
 }
 
 /// Where the change leaves green with traffic, its servers stay, and the run says that it is stuck; where green has no part

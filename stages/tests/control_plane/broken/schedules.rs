@@ -116,6 +116,9 @@ impl Tally {
 async fn schedule(seed: u64) -> (Tally, String) {
     let mut dice = StdRng::seed_from_u64(seed);
     let bench = Bench::of_seed(seed).await;
+    // Smoke tests and probes ask servers over sockets, in the machine's time.
+    let pipeline = &bench.site.pipeline;
+    assert!(pipeline.smoke_tests.is_empty() && pipeline.flip.version.is_none(), "a simulation has no servers to ask");
     let third = bench.account.release(&bench.site, "2026.1103.100000").await;
     let fourth = bench.account.release(&bench.site, "2026.1104.100000").await;
     let foreign = foreign(&bench).await;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use alcedo_pipeline::event::Outcome;
 use alcedo_stages::{
-    doctor, facts::Request, gate, hold, logs, overview, publish, releases, secrets, servers, site::Site, sweep,
+    doctor, facts::Request, gate, hold, logs, overview, publish, releases, secrets, servers, site::Site, sweep, who,
 };
 
 use crate::{
@@ -93,6 +93,10 @@ pub async fn flows(bench: &Bench) -> Result<(), String> {
         gate::GateError::Store(error) => Err(error.to_string()),
         _ => Ok(()),
     })?;
+    let who = who::changed(&site.clients, &bench.account.place(), site.now()).await;
+    if let Some(way) = who.way().filter(|way| way.contains("permit")) {
+        return Err(way);
+    }
     shared_rule(bench).await?;
     leftovers(bench).await
 }

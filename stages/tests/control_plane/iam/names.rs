@@ -86,6 +86,7 @@ async fn other_calls(site: &Site) {
     let tag = Tag::builder().key("a").value("b").build();
     let _ = ec2.create_tags().resources(id).tags(tag.clone()).send().await;
     let _ = ec2.delete_tags().resources(id).tags(tag).send().await;
+    let _ = site.clients.cloudtrail.lookup_events().send().await;
     let upload = site.clients.s3.abort_multipart_upload().bucket(site.bucket()).upload_id("none");
     let _ = upload.key(format!("{}2026.1101.100000/artifact.tar.zst", site.root)).send().await;
 }

@@ -23,7 +23,7 @@ use alcedo_stages::{
 use aws_sdk_ec2::types::{
     Filter, ImageState, IpPermission, IpRange, ResourceType, UserIdGroupPair, builders::IpPermissionBuilder,
 };
-use aws_sdk_elasticloadbalancingv2::types::ProtocolEnum;
+use aws_sdk_elasticloadbalancingv2::{config::AppName, types::ProtocolEnum};
 use rand::{SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -253,9 +253,12 @@ impl Account {
         listener::read(&self.clients, &self.place()).await.unwrap()
     }
 
-    /// Changes the listener as somebody else would.
+    /// Changes the listener as somebody else would, by another program.
     pub async fn reroute(&self, routing: &Routing) {
-        listener::write(&self.clients, &self.place(), routing).await.unwrap();
+        let mut clients = self.clients.clone();
+        let config = clients.elb.config().to_builder().app_name(AppName::new("somebody-elses").unwrap());
+        clients.elb = aws_sdk_elasticloadbalancingv2::Client::from_conf(config.build());
+        listener::write(&clients, &self.place(), routing).await.unwrap();
     }
 
     pub fn place(&self) -> Place {

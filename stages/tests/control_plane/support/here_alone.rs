@@ -2,11 +2,12 @@
 //! network, somebody else may answer; and whoever waits for an answer from there does so in the machine's time, not in a
 //! simulation's.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use reqwest::{
     Client, Proxy,
     dns::{Name, Resolve, Resolving},
+    redirect,
 };
 
 pub fn client() -> Client {
@@ -14,7 +15,10 @@ pub fn client() -> Client {
         let here = url.host_str().is_some_and(|host| host.parse().is_ok_and(|host: IpAddr| host.is_loopback()));
         (!here).then_some("http://no-network.invalid")
     });
-    Client::builder().proxy(elsewhere).dns_resolver(Arc::new(NoNames)).pool_max_idle_per_host(0).build().unwrap()
+    // The rest is as the program has it.
+    let client = Client::builder().connect_timeout(Duration::from_secs(5)).timeout(Duration::from_secs(30));
+    let client = client.pool_max_idle_per_host(0).redirect(redirect::Policy::none());
+    client.proxy(elsewhere).dns_resolver(Arc::new(NoNames)).build().unwrap()
 }
 
 /// Knows no name at all, and asks nobody.
@@ -33,7 +37,7 @@ async fn nothing_is_reached_but_this_machine_and_no_time_goes_by() {
         let error = client().get(elsewhere).send().await.unwrap_err();
         assert!(format!("{error:?}").contains("these tests have no network"), "{elsewhere}: {error:?}");
     }
-    assert_eq!(begun.elapsed(), std::time::Duration::ZERO);
+    assert_eq!(begun.elapsed(), Duration::ZERO);
 
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
