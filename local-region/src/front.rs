@@ -244,9 +244,11 @@ async fn parameters(front: &Front, signed: &Signed, parts: &Parts, body: Body) -
     let operation = json::operation(parts, ssm::TARGET).unwrap_or("Unknown");
     let names = ssm::names(&body);
     let asked = Asked { service: PARAMETERS, operation, about: &names.join(" ") };
-    let permitted =
-        permitted(front, signed, parts, &body, || iam::of_ssm(operation, &names, &front.region.config.region));
-    in_json(front, &asked, || permitted.and_then(|()| ssm::handle(operation, &body, &front.region))).await
+    in_json(front, &asked, || {
+        permitted(front, signed, parts, &body, || iam::of_ssm(operation, &names, &front.region.config.region))?;
+        ssm::handle(operation, &body, &front.region)
+    })
+    .await
 }
 
 /// So does CloudTrail.
@@ -257,9 +259,11 @@ async fn trail(front: &Front, signed: &Signed, parts: &Parts, body: Body) -> Res
     };
     let operation = json::operation(parts, cloudtrail::TARGET).unwrap_or("Unknown");
     let asked = Asked { service: TRAIL, operation, about: operation };
-    let permitted =
-        permitted(front, signed, parts, &body, || iam::of_cloudtrail(operation, &front.region.config.region));
-    in_json(front, &asked, || permitted.and_then(|()| cloudtrail::handle(operation, &body, &front.region))).await
+    in_json(front, &asked, || {
+        permitted(front, signed, parts, &body, || iam::of_cloudtrail(operation, &front.region.config.region))?;
+        cloudtrail::handle(operation, &body, &front.region)
+    })
+    .await
 }
 
 /// Who asks is known, and may.
@@ -337,8 +341,8 @@ async fn query(front: &Front, service: Service, signed: &Signed, parts: &Parts, 
             Err(error) => Err(error),
             Ok(()) => {
                 let outcome = outcome(&front.region, service, &operation, &params).await;
-                if service == Service::Elbv2 && asked.is_changing() {
-                    remember(&front.region, parts, &operation, &params, id, outcome.as_ref().err());
+                if service == Service::Elbv2 && asked.is_changing() && outcome.is_ok() {
+                    remember(&front.region, parts, &operation, &params, id);
                 }
                 outcome
             }
@@ -352,12 +356,12 @@ async fn query(front: &Front, service: Service, signed: &Signed, parts: &Parts, 
 }
 
 /// Has CloudTrail tell of a call.
-fn remember(region: &Region, parts: &Parts, name: &str, params: &Params, request_id: &str, refused: Option<&ApiError>) {
+fn remember(region: &Region, parts: &Parts, name: &str, params: &Params, request_id: &str) {
     let Config { access_key, region: own, .. } = &region.config;
     let user_agent = parts.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
     let from = region.network.gateway;
     let call = Call { request_id, access_key, user_agent, from, region: own, name, params };
-    region.trail.add(region.request_id(), region.clock.now(), call, refused);
+    region.trail.add(region.request_id(), region.clock.now(), call);
 }
 
 async fn outcome(region: &Arc<Region>, service: Service, action: &str, params: &Params) -> Result<Xml, ApiError> {

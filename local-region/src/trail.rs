@@ -1,8 +1,9 @@
 //! CloudTrail: who has changed load balancers, as its event history tells it (AWS CloudTrail user guide, *CloudTrail record
 //! contents*).
 //!
-//! AWS keeps every call that changes anything for ninety days. Here it is the newest thousand of ELBv2, in memory: a region that
-//! starts anew knows of none. Parameters' numbers are text, and nothing is said of answers.
+//! AWS keeps every call that changes anything for ninety days, also those that were refused. Here it is the newest thousand of
+//! ELBv2 that were done, in memory: a region that starts anew knows of none. Parameters' numbers are text, and nothing is said of
+//! answers.
 
 use std::{
     collections::VecDeque,
@@ -15,12 +16,15 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     state::ec2::image::ACCOUNT,
-    wire::{ApiError, Params, sts},
+    wire::{Params, sts},
 };
 
 const KEPT: usize = 1000;
-/// More members than any list of ELBv2 may have.
-const MOST_MEMBERS: usize = 1000;
+/// More members than any list of ELBv2 may have, more parts than any of its parameters' names, and more text than all of a
+/// call's parameters: CloudTrail as well leaves out what is too large.
+const MOST_MEMBERS: usize = 100;
+const MOST_PARTS: usize = 12;
+const MOST_BYTES: usize = 32 << 10;
 
 /// One call.
 #[derive(Debug, Clone)]
@@ -56,8 +60,8 @@ pub(crate) struct Call<'a> {
 pub(crate) struct Trail(Mutex<VecDeque<Event>>);
 
 impl Trail {
-    pub(crate) fn add(&self, id: String, at: Timestamp, call: Call<'_>, refused: Option<&ApiError>) {
-        let mut record = json!({
+    pub(crate) fn add(&self, id: String, at: Timestamp, call: Call<'_>) {
+        let record = json!({
             "eventVersion": "1.08",
             "userIdentity": {
                 "type": "IAMUser",
@@ -83,10 +87,6 @@ impl Trail {
             "recipientAccountId": ACCOUNT,
             "eventCategory": "Management",
         });
-        if let Some(error) = refused {
-            record["errorCode"] = error.code.clone().into();
-            record["errorMessage"] = error.message.clone().into();
-        }
         let mut events = self.held();
         if events.len() == KEPT {
             events.pop_front();
@@ -94,9 +94,13 @@ impl Trail {
         events.push_back(Event { id, at, name: call.name.to_owned(), record });
     }
 
-    /// All that are kept.
-    pub(crate) fn events(&self) -> Vec<Event> {
-        self.held().iter().cloned().collect()
+    /// Those that are meant, the newest first: so many of them are passed over, and no more than so many are told, with
+    /// whether there are others.
+    pub(crate) fn newest(&self, is_meant: impl Fn(&Event) -> bool, skipped: usize, most: usize) -> (Vec<Event>, bool) {
+        let events = self.held();
+        let mut meant = events.iter().rev().filter(|event| is_meant(event)).skip(skipped);
+        let page = meant.by_ref().take(most).cloned().collect();
+        (page, meant.next().is_some())
     }
 
     fn held(&self) -> MutexGuard<'_, VecDeque<Event>> {
@@ -107,14 +111,22 @@ impl Trail {
 /// A form as CloudTrail writes it: nested, and in camel case. `Actions.member.1.Type=forward` is in `{"actions": [{"type": …}]}`.
 fn nested(params: &Params) -> Value {
     let mut root = json!({});
+    let size: usize = params.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if size > MOST_BYTES {
+        return Value::Null;
+    }
     for (name, value) in params.iter().filter(|(name, _)| !matches!(*name, "Action" | "Version")) {
+        if name.split('.').count() > MOST_PARTS {
+            continue;
+        }
         let place = name.split('.').filter(|part| *part != "member").try_fold(&mut root, within);
         // What cannot be both a text and a structure stays what came first.
         if let Some(place @ Value::Null) = place {
             *place = value.into();
         }
     }
-    root
+    // Few words can ask for many empty places.
+    if root.to_string().len() > MOST_BYTES { Value::Null } else { root }
 }
 
 /// A member of a list by its number, from 1 on, or a structure's by its name; made where there is nothing yet.
@@ -159,6 +171,17 @@ mod tests {
     fn a_form_that_contradicts_itself_is_told_as_far_as_it_goes() {
         for form in ["A=1&A.B=2", "A.1=1&A.B=2", "A.B=1&A.1=2", "A.0=1", "A.99999999=1", "=1", ".=1", "A.=1"] {
             assert!(nested(&Params::decode(form.as_bytes())).is_object(), "{form}");
+        }
+    }
+
+    #[test]
+    fn a_form_that_is_too_much_is_left_out() {
+        let deep = format!("Name=a&{}=1", "A.".repeat(10_000));
+        assert_eq!(nested(&Params::decode(deep.as_bytes())), json!({ "name": "a" }));
+        let wide: Vec<String> = (0..100).map(|at| format!("A{at}.100.100.100=1")).collect();
+        let long = format!("Name={}", "a".repeat(MOST_BYTES));
+        for form in [wide.join("&"), long] {
+            assert_eq!(nested(&Params::decode(form.as_bytes())), Value::Null);
         }
     }
 }

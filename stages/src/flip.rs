@@ -154,7 +154,9 @@ impl Switch {
                 tokio::select! {
                     biased;
                     passed = self.judge.share(site, context, *share, shift.pause) => passed?,
-                    change = until_changed(clients, context, &self.place, state) => return Err(change),
+                    found = until_changed(clients, &self.place, state) => {
+                        return Err(changed(clients, context, &self.place, state, &found).await);
+                    }
                 }
             }
         }
@@ -248,7 +250,7 @@ impl Switch {
                 return Err(changed(clients, context, &self.place, &self.before, &now).await);
             }
             // Somebody else's change stands, before ours or over it. Green has no part in it, so it can go.
-            let who = who::changed(clients, &self.place, context.plan().made_at).await;
+            let who = who::made(clients, &self.place, &now, context.plan().made_at).await;
             let message = format!("the listener was left at `{now}`, which somebody else made of it{}", who.in_words());
             context.warn(message, who.way());
         }
@@ -258,21 +260,21 @@ impl Switch {
     }
 }
 
-/// Watches that the listener does what it was told, and nothing else. Answers who else's change it was.
-pub async fn until_changed(clients: &Clients, context: &StepContext, place: &Place, expected: &Routing) -> StepError {
+/// Watches that the listener does what it was told, and nothing else. Answers what it does instead.
+pub async fn until_changed(clients: &Clients, place: &Place, expected: &Routing) -> Routing {
     loop {
         tokio::time::sleep(LISTENER_EVERY).await;
         // What cannot be read for a moment is read again: before the next change it is read in any case.
         if let Ok(found) = listener::read(clients, place).await
             && found != *expected
         {
-            return changed(clients, context, place, expected, &found).await;
+            return found;
         }
     }
 }
 
 /// A listener that is not as it should be, with who made it so.
-async fn changed(
+pub async fn changed(
     clients: &Clients,
     context: &StepContext,
     place: &Place,
@@ -280,7 +282,7 @@ async fn changed(
     found: &Routing,
 ) -> StepError {
     let message = format!("somebody else changed the listener {}: expected `{expected}`, found `{found}`", place.arn());
-    who::changed(clients, place, context.plan().made_at).await.blamed(StepError::new(ErrorKind::Changed, message))
+    who::made(clients, place, found, context.plan().made_at).await.blamed(StepError::new(ErrorKind::Changed, message))
 }
 
 /// The step that proves it; another reads since when.

@@ -151,7 +151,9 @@ impl Watch {
         tokio::select! {
             biased;
             held = self.judge.hold(site, context, self.span) => held,
-            change = flip::until_changed(&site.clients, context, &self.place, &routing) => Err(change),
+            found = flip::until_changed(&site.clients, &self.place, &routing) => {
+                Err(flip::changed(&site.clients, context, &self.place, &routing, &found).await)
+            }
         }
     }
 }

@@ -165,7 +165,7 @@ impl Names<'_> {
             "elasticloadbalancing:DescribeTags",
             "elasticloadbalancing:DescribeTargetGroups",
             "elasticloadbalancing:DescribeTargetHealth",
-            // Who has changed the listener, where somebody has.
+            // To say who has changed the listener; without it, a run says how to find out.
             "cloudtrail:LookupEvents",
         ];
         if self.pipeline.launch.slowest_request.is_some() {

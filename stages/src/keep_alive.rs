@@ -87,8 +87,9 @@ impl KeepAlive {
     }
 
     fn judge(&self, context: &StepContext, idle: Duration, seen: &[(&str, Result<Kept, String>)]) -> Option<StepError> {
-        // Rounded up: what is closed after half a second is not kept for none.
-        let span = |duration: Duration| Span::from(Duration::from_secs(duration.as_secs_f64().ceil() as u64));
+        let seconds = |seconds: f64| Span::from(Duration::from_secs(seconds as u64));
+        // What is closed after half a second is not kept for none, and what is open after it is not open after a whole one.
+        let (up, down) = (|it: Duration| seconds(it.as_secs_f64().ceil()), |it: Duration| seconds(it.as_secs_f64().floor()));
         let mut short: BTreeMap<String, Vec<&str>> = BTreeMap::new();
         let mut least: Option<Duration> = None;
         for (server, kept) in seen {
@@ -96,17 +97,17 @@ impl KeepAlive {
                 Ok(kept) if kept.is_shorter_than(idle) => {
                     let how = match kept {
                         Kept::Announced(after) => {
-                            format!("says that it closes idle connections after {}", span(*after))
+                            format!("says that it closes idle connections after {}", up(*after))
                         }
-                        Kept::Closed(after) => format!("closed two idle connections, after {} at most", span(*after)),
+                        Kept::Closed(after) => format!("closed two idle connections, after {} at most", up(*after)),
                         Kept::Never | Kept::Open(_) | Kept::ClosedOnce(..) => continue,
                     };
                     short.entry(how).or_default().push(server);
                 }
                 Ok(Kept::ClosedOnce(first, second)) => context.output_line(format!(
                     "{server}: closed an idle connection after {}, and another was still open after {}",
-                    span(*first),
-                    span(*second),
+                    up(*first),
+                    down(*second),
                 )),
                 Ok(Kept::Open(after)) => least = Some(least.map_or(*after, |least| least.min(*after))),
                 Ok(_) => {}
@@ -124,7 +125,7 @@ impl KeepAlive {
             format!(
                 "{} {how}, and the balancer keeps them for {}: a request that it sends at that moment is answered with 502",
                 servers.join(", "),
-                span(idle),
+                down(idle),
             )
         });
         if self.required && !short.is_empty() {
@@ -138,8 +139,8 @@ impl KeepAlive {
             context.output_line(format!(
                 "idle connections stayed open for the {} that somebody looked; that they do for the balancer's {} is not proven \
                  (http.kept_open proves it)",
-                span(least),
-                span(idle),
+                down(least),
+                down(idle),
             ));
         }
         None

@@ -119,7 +119,7 @@ impl AttachPreview {
 
 async fn changed(clients: &Clients, context: &StepContext, place: &Place, now: &Routing) -> StepError {
     let message = format!("somebody else changed the preview listener {}: it does `{now}` now", place.arn());
-    who::changed(clients, place, context.plan().made_at).await.blamed(StepError::new(ErrorKind::Changed, message))
+    who::made(clients, place, now, context.plan().made_at).await.blamed(StepError::new(ErrorKind::Changed, message))
 }
 
 /// After the flip the candidate's header no longer means this fleet; the version itself still does.

@@ -13,6 +13,7 @@ use alcedo_stages::{
     overview::{self, OverviewError},
     site::Site,
     traffic,
+    who::{self, Who},
 };
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
@@ -30,6 +31,7 @@ use crate::{
     },
     session::{Environment, Session},
     signals::Signals,
+    words::clean,
     words::{ago, seconds, table},
 };
 
@@ -163,6 +165,10 @@ async fn show(run: &RunId, environment: &Environment, session: &Session) -> Resu
         let traffic = traffic.map(|traffic| traffic.text());
         let aftermath = Aftermath { url: None, bucket: Some(site.bucket().to_owned()), traffic };
         text.push_str(&summary(&report, &timeline, &aftermath, session.output.paint_stdout));
+        // CloudTrail tells of a call minutes later.
+        if let Some(Who::Known(call)) = who::stopped(&site.clients, &record.plan, &record.events).await {
+            text.push_str(&format!("\nwho changed the listener: {}\n", clean(&call)));
+        }
     } else {
         text.push_str("\nthe run is at work, or its process died\n");
     }

@@ -69,18 +69,16 @@ fn lookup_events(body: &[u8], region: &Region) -> Result<Value, ApiError> {
     let told = SignedDuration::try_from(region.config.lags.trail).unwrap_or(SignedDuration::MAX);
     let told = region.clock.now().saturating_sub(told).unwrap_or(Timestamp::MIN);
     let seconds = |at: Timestamp| at.as_second() as f64;
-    let mut events = region.trail.events();
-    events.retain(|event| {
+    let is_meant = |event: &Event| {
         event.at <= told
             && asked.start_time.is_none_or(|start| seconds(event.at) >= start)
             && asked.end_time.is_none_or(|end| seconds(event.at) <= end)
             && is_meant.is_none_or(|(part, value)| part(event) == value)
-    });
-    let page: Vec<Value> = events.iter().rev().skip(skipped).take(most).map(shown).collect();
-    let next = skipped + page.len();
-    let mut answer = json!({ "Events": page });
-    if next < events.len() {
-        answer["NextToken"] = next.to_string().into();
+    };
+    let (page, more) = region.trail.newest(is_meant, skipped, most);
+    let mut answer = json!({ "Events": page.iter().map(shown).collect::<Vec<_>>() });
+    if more {
+        answer["NextToken"] = skipped.saturating_add(page.len()).to_string().into();
     }
     Ok(answer)
 }

@@ -20,6 +20,7 @@ use alcedo_stages::{
     listener::{self, Routing, Weighted},
     site::Site,
     tags::Tags,
+    who::{self, Who},
 };
 use futures::FutureExt;
 use jiff::{SignedDuration, Timestamp};
@@ -115,11 +116,16 @@ async fn who_changed_the_listener_may_not_be_known_yet() {
     let site = account.site().await;
     let version = account.release(&site, "2026.1101.100000").await;
     let prepared = journey::prepare(&site, deploy(version)).await.unwrap();
+    let plan = prepared.plan.clone();
     account.reroute(&foreign()).await;
-    let (_, error) = journey::finish(prepared).await.0.unwrap().failure.unwrap();
+    let (ending, events) = journey::finish(prepared).await;
+    let (_, error) = ending.unwrap().failure.unwrap();
     assert!(error.message.ends_with(&format!("found `{}`", foreign())), "{error:?}");
-    let [hint] = error.hints.as_slice() else { panic!("{error:?}") };
-    assert!(hint.contains("on record yet") && hint.contains("AttributeValue=ModifyListener --start-time 20"), "{hint}");
+    let [_, hint] = error.hints.as_slice() else { panic!("{error:?}") };
+    assert!(hint.contains("on record") && hint.contains("AttributeValue=ModifyListener --start-time 20"), "{hint}");
+    // Asked again, there is nobody still; nothing is asked of a run that nobody stopped. Later, there is.
+    assert!(matches!(who::stopped(&site.clients, &plan, &events).await, Some(Who::Unknown(_))));
+    assert_eq!(who::stopped(&site.clients, &plan, &[]).await, None);
 }
 
 /// Where the change leaves green with traffic, its servers stay, and the run says that it is stuck; where green has no part

@@ -11,7 +11,11 @@ use crate::{
     broken::Bench,
     ingress,
     life::fleet,
-    support::{account::BUCKET, journey, staged::Staged},
+    support::{
+        account::{BUCKET, nothing_yet},
+        journey,
+        staged::Staged,
+    },
     sweep::{a_run, import_key, launch, tags_of},
 };
 
@@ -93,8 +97,8 @@ pub async fn flows(bench: &Bench) -> Result<(), String> {
         gate::GateError::Store(error) => Err(error.to_string()),
         _ => Ok(()),
     })?;
-    let who = who::changed(&site.clients, &bench.account.place(), site.now()).await;
-    if let Some(way) = who.way().filter(|way| way.contains("permit")) {
+    let place = bench.account.place();
+    if let who::Who::Refused(way) = who::made(&site.clients, &place, &nothing_yet(), site.now()).await {
         return Err(way);
     }
     shared_rule(bench).await?;
