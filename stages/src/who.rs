@@ -89,13 +89,16 @@ pub async fn stopped(clients: &Clients, plan: &Plan, events: &[Event]) -> Option
         }
         _ => false,
     };
-    let failed = events.iter().find(unknown)?.at.saturating_add(SLACK).unwrap_or(Timestamp::MAX);
+    let failed = events.iter().find(unknown)?.at;
     let Ok(Action::Switch(switch)) = serde_json::from_value(plan.step(&SWITCH.into())?.action.clone()) else {
         return None;
     };
-    // What the run found is not kept as a value: it came between the plan and the failure.
-    let before = |event: &Value| event["eventTime"].as_str()?.parse::<Timestamp>().ok().map(|at| at <= failed);
-    let is_meant = |event: &Value| before(event) == Some(true) && !actions(event).is_null();
+    // What the run found is not kept as a value: it came between the plan, which saw the listener as it was, and the failure.
+    let between = |event: &Value| {
+        let at = event["eventTime"].as_str()?.parse::<Timestamp>().ok()?;
+        Some(at.as_second() >= plan.made_at.as_second() && at <= failed)
+    };
+    let is_meant = |event: &Value| between(event) == Some(true) && !actions(event).is_null();
     Some(ask(clients, &switch.place, plan.made_at, is_meant).await)
 }
 
@@ -154,9 +157,9 @@ async fn newest(
 /// Our own calls are on record as well. One that failed changed nothing.
 fn is_anothers_change(event: &Value, arn: &str) -> bool {
     let parameters = &event["requestParameters"];
-    let own = event["userAgent"].as_str().is_some_and(|agent| {
-        agent.split_whitespace().any(|word| word.strip_prefix("app/") == Some(APP_NAME))
-    });
+    let own = event["userAgent"]
+        .as_str()
+        .is_some_and(|agent| agent.split_whitespace().any(|word| word.strip_prefix("app/") == Some(APP_NAME)));
     let named = ["listenerArn", "ruleArn"].iter().any(|key| parameters[key].as_str() == Some(arn));
     named && !own && event["errorCode"].is_null()
 }
