@@ -4,6 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use alcedo_local_region::{
+    faults::{Calls, Effect, Fault, When},
     metrics::Ending as Answer,
     state::elbv2::names::{balancer_of_listener, full_name},
 };
@@ -219,6 +220,32 @@ async fn a_foreign_change_between_two_shares_stops_it_and_stands() {
     assert_eq!((step.as_str(), error.kind), ("flip/switch", ErrorKind::Changed), "{error:?}");
     assert_eq!(bench.account.routing().await, theirs, "it was not overwritten");
     assert!(fleet(&site, BLUE.parse().unwrap()).await.is_some_and(|blue| blue.instances.len() == 2));
+}
+
+/// Somebody changes it while blue is held, and CloudTrail takes its time.
+#[tokio::test(start_paused = true)]
+async fn a_foreign_change_during_a_hold_stops_it_and_stands() {
+    let (bench, site, green) = bench_with(json!({ "hold": { "for": "2m", "attended": true } })).await;
+    let account = Arc::clone(&bench.account);
+    let (before, theirs) = (account.routing().await, nothing_yet());
+    let on = Calls { operation: Some("LookupEvents".into()), ..Calls::default() };
+    bench.faults().add(Fault { on, when: When::Before, effect: Effect::Delay { milliseconds: 8_000 } });
+    let foreign = {
+        let theirs = theirs.clone();
+        tokio::spawn(async move {
+            while account.routing().await == before {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            tokio::time::sleep(Duration::from_secs(100)).await;
+            account.reroute(&theirs).await;
+        })
+    };
+    let (ending, _) = deployed(&site, green).await;
+    foreign.await.unwrap();
+    let (step, error) = ending.failure.unwrap();
+    assert_eq!((step.as_str(), error.kind), ("hold/watch", ErrorKind::Changed), "{error:?}");
+    assert!(error.message.contains("called ModifyListener"), "{error:?}");
+    assert_eq!(bench.account.routing().await, theirs, "it was not overwritten");
 }
 
 /// A process dies while green has a share: whoever goes on finds by the listener how far it came.
