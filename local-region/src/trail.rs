@@ -20,11 +20,12 @@ use crate::{
 };
 
 const KEPT: usize = 1000;
-/// More members than any list of ELBv2 may have, more parts than any of its parameters' names, and more text than all of a
-/// call's parameters: CloudTrail as well leaves out what is too large.
+/// Longer lists, deeper names, more text than this are left out, as CloudTrail leaves out what is too large.
 const MOST_MEMBERS: usize = 100;
 const MOST_PARTS: usize = 12;
 const MOST_BYTES: usize = 32 << 10;
+/// Characters of the caller's own words.
+const MOST_OF_AGENT: usize = 1000;
 
 /// One call.
 #[derive(Debug, Clone)]
@@ -32,16 +33,13 @@ pub struct Event {
     pub id: String,
     pub at: Timestamp,
     pub name: String,
-    /// The whole record, as CloudTrail writes it.
-    pub record: Value,
+    pub access_key: String,
+    /// The whole record, as CloudTrail writes it, in JSON.
+    pub record: String,
 }
 
-impl Event {
-    /// A text of the record.
-    pub fn text(&self, key: &str) -> &str {
-        self.record[key].as_str().unwrap_or_default()
-    }
-}
+/// The service whose calls are on record.
+pub const SOURCE: &str = "elasticloadbalancing.amazonaws.com";
 
 /// Who asks for what.
 #[derive(Debug, Clone, Copy)]
@@ -72,11 +70,11 @@ impl Trail {
                 "userName": sts::USER,
             },
             "eventTime": format!("{at:.0}"),
-            "eventSource": "elasticloadbalancing.amazonaws.com",
+            "eventSource": SOURCE,
             "eventName": call.name,
             "awsRegion": call.region,
             "sourceIPAddress": call.from,
-            "userAgent": call.user_agent,
+            "userAgent": call.user_agent.chars().take(MOST_OF_AGENT).collect::<String>(),
             "requestParameters": nested(call.params),
             "responseElements": null,
             "requestID": call.request_id,
@@ -91,7 +89,8 @@ impl Trail {
         if events.len() == KEPT {
             events.pop_front();
         }
-        events.push_back(Event { id, at, name: call.name.to_owned(), record });
+        let (name, access_key) = (call.name.to_owned(), call.access_key.to_owned());
+        events.push_back(Event { id, at, name, access_key, record: record.to_string() });
     }
 
     /// Those that are meant, the newest first: so many of them are passed over, and no more than so many are told, with

@@ -51,6 +51,8 @@ pub struct Clients {
     /// The endpoint, where it is not AWS's own.
     pub endpoint: Option<String>,
     pub region: Option<String>,
+    /// The profile of AWS's own files that the file names.
+    pub profile: Option<String>,
     /// How long something new can be invisible to Describe, and unknown to other calls. What nobody has found for longer is
     /// not there.
     pub visible: Duration,
@@ -103,7 +105,8 @@ impl Clients {
             }
         }
         let config = loader.load().await;
-        Self::of(config, Arc::new(SystemClock), None)
+        let profile = aws.profile.clone().filter(|_| local.is_none());
+        Self { profile, ..Self::of(config, Arc::new(SystemClock), None) }
     }
 
     /// Clients of an SDK configuration: another endpoint, HTTP client or clock than this machine's.
@@ -147,6 +150,7 @@ impl Clients {
                 .expect("a client without custom certificates can be built"),
             endpoint,
             region: config.region().map(ToString::to_string),
+            profile: None,
             own_address: None,
             visible: VISIBLE,
             store_clock,
@@ -162,6 +166,7 @@ impl Clients {
             http: self.http.clone(),
             own_address: self.own_address,
             visible: self.visible,
+            profile: self.profile.clone(),
             ..Self::of(self.config.clone(), self.clock.0.clone(), Some(fence))
         }
     }

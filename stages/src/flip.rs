@@ -281,7 +281,9 @@ pub async fn changed(
     expected: &Routing,
     found: &Routing,
 ) -> StepError {
-    let message = format!("somebody else changed the listener {}: expected `{expected}`, found `{found}`", place.arn());
+    let found_in_words = who::found_in_words(found);
+    let message =
+        format!("somebody else changed the listener {}: expected `{expected}`, {found_in_words}", place.arn());
     who::made(clients, place, found, context.plan().made_at).await.blamed(StepError::new(ErrorKind::Changed, message))
 }
 

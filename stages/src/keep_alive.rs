@@ -87,10 +87,12 @@ impl KeepAlive {
     }
 
     fn judge(&self, context: &StepContext, idle: Duration, seen: &[(&str, Result<Kept, String>)]) -> Option<StepError> {
-        let seconds = |seconds: f64| Span::from(Duration::from_secs(seconds as u64));
         // What is closed after half a second is not kept for none, and what is open after it is not open after a whole one.
-        let (up, down) =
-            (|it: Duration| seconds(it.as_secs_f64().ceil()), |it: Duration| seconds(it.as_secs_f64().floor()));
+        let up = |it: Duration| Span::from(Duration::from_secs(it.as_secs_f64().ceil() as u64));
+        let down = |it: Duration| match it.as_secs() {
+            0 => Span::from(Duration::from_millis(it.as_millis() as u64)),
+            seconds => Span::from(Duration::from_secs(seconds)),
+        };
         let mut short: BTreeMap<String, Vec<&str>> = BTreeMap::new();
         let mut least: Option<Duration> = None;
         for (server, kept) in seen {

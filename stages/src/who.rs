@@ -3,7 +3,7 @@
 //! **Caveat.** A call is on record some minutes after it was made, five on average (AWS CloudTrail user guide, *What is AWS
 //! CloudTrail?*). Where nobody is named yet, what is told is how to ask later.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use alcedo_pipeline::{
     error::StepError,
@@ -75,57 +75,74 @@ impl Who {
     }
 }
 
-/// Who made a place do what was found there, since then.
+/// Who made a place do what was found there, since then by this machine's clock.
 pub async fn made(clients: &Clients, place: &Place, found: &Routing, since: Timestamp) -> Who {
-    ask(clients, place, since, |event| makes(actions(event), found)).await
+    let ahead = clients.store_clock.ahead().unwrap_or_default();
+    let since = since.saturating_add(ahead).unwrap_or(since);
+    ask(clients, place, (earlier(since), None), |told| agrees(told, found)).await
 }
 
 /// Asks anew for whoever stopped a run by changing the production listener, where nobody could tell at the time; `None` where
 /// there is nothing to ask.
 pub async fn stopped(clients: &Clients, plan: &Plan, events: &[Event]) -> Option<Who> {
-    let unknown = |event: &&Event| match &event.what {
-        What::StepFailed { step, error, .. } => {
-            step.as_str() != ATTACH && error.hints.iter().any(|hint| hint.contains(BY_HAND))
+    let unknown = |event: &Event| match &event.what {
+        What::StepFailed { step, error, .. }
+            if step.as_str() != ATTACH && error.hints.iter().any(|hint| hint.contains(BY_HAND)) =>
+        {
+            Some((event.at, error.message.clone()))
         }
-        _ => false,
+        _ => None,
     };
-    let failed = events.iter().find(unknown)?.at;
+    let (failed, message) = events.iter().find_map(unknown)?;
     let Ok(Action::Switch(switch)) = serde_json::from_value(plan.step(&SWITCH.into())?.action.clone()) else {
         return None;
     };
-    // What the run found is not kept as a value: it came between the plan, which saw the listener as it was, and the failure.
-    let between = |event: &Value| {
-        let at = event["eventTime"].as_str()?.parse::<Timestamp>().ok()?;
-        Some(at.as_second() >= plan.made_at.as_second() && at <= failed)
-    };
-    let is_meant = |event: &Value| between(event) == Some(true) && !actions(event).is_null();
-    Some(ask(clients, &switch.place, plan.made_at, is_meant).await)
+    let until = failed.saturating_add(SLACK).unwrap_or(failed);
+    // Of what was found, the journal has the words.
+    let is_it = |told: &Routing| message.contains(&found_in_words(told));
+    Some(ask(clients, &switch.place, (earlier(plan.made_at), Some(until)), is_it).await)
 }
 
-async fn ask(clients: &Clients, place: &Place, since: Timestamp, is_meant: impl Fn(&Value) -> bool) -> Who {
-    let ahead = clients.store_clock.ahead().unwrap_or_default();
-    let since = since.saturating_sub(ahead).and_then(|since| since.saturating_sub(SLACK)).unwrap_or(Timestamp::MIN);
+/// How an error says what the listener was found to do.
+pub fn found_in_words(found: &Routing) -> String {
+    format!("found `{found}`")
+}
+
+fn earlier(at: Timestamp) -> Timestamp {
+    at.saturating_sub(SLACK).unwrap_or(Timestamp::MIN)
+}
+
+async fn ask(
+    clients: &Clients,
+    place: &Place,
+    (since, until): (Timestamp, Option<Timestamp>),
+    is_it: impl Fn(&Routing) -> bool,
+) -> Who {
     let (call, arn) = match place {
         Place::Listener { arn } => ("ModifyListener", arn),
         Place::Rule { arn } => ("ModifyRule", arn),
     };
     let way = |why: &str| {
-        let option = |name: &str, value: &Option<String>| {
-            value.as_ref().map(|value| format!(" --{name} {value}")).unwrap_or_default()
-        };
+        let option =
+            |name: &str, value: Option<String>| value.map(|value| format!(" --{name} {value}")).unwrap_or_default();
         format!(
-            "{why}; to look for {arn}: {BY_HAND}{}{} --lookup-attributes AttributeKey=EventName,AttributeValue={call} \
-             --start-time {since:.0}",
-            option("region", &clients.region),
-            option("endpoint-url", &clients.endpoint),
+            "{why}; to look for {arn}: {BY_HAND}{}{}{} --lookup-attributes AttributeKey=EventName,AttributeValue={call} \
+             --start-time {since:.0}{}",
+            option("profile", clients.profile.clone()),
+            option("region", clients.region.clone()),
+            option("endpoint-url", clients.endpoint.clone()),
+            option("end-time", until.map(|until| format!("{until:.0}"))),
         )
     };
-    let is_it = |event: &Value| is_anothers_change(event, arn) && is_meant(event);
-    match tokio::time::timeout(WITHIN, newest(clients, call, since, is_it)).await {
-        Ok(Ok(Some(who))) => Who::Known(who),
-        Ok(Ok(None)) => Who::Unknown(way(
+    let is_it = |event: &Value| {
+        is_anothers_change(event, arn) && told(&event["requestParameters"]).is_some_and(|told| is_it(&told))
+    };
+    match tokio::time::timeout(WITHIN, newest(clients, call, (since, until), is_it)).await {
+        Ok(Ok(Newest::Call(who))) => Who::Known(who),
+        Ok(Ok(Newest::Nobody)) => Who::Unknown(way(
             "CloudTrail has no such call on record by another program than Alcedo yet: it is told some minutes after it was made",
         )),
+        Ok(Ok(Newest::Others)) => Who::Unknown(way("CloudTrail has more calls on record than were read")),
         Ok(Err(error)) if error.is_refused() => {
             Who::Refused(way("permit cloudtrail:LookupEvents to be told who it was"))
         }
@@ -133,25 +150,36 @@ async fn ask(clients: &Clients, place: &Place, since: Timestamp, is_meant: impl 
     }
 }
 
+enum Newest {
+    Call(String),
+    Nobody,
+    /// Nobody among those that were read, and there are others.
+    Others,
+}
+
 async fn newest(
     clients: &Clients,
     call: &str,
-    since: Timestamp,
+    (since, until): (Timestamp, Option<Timestamp>),
     is_it: impl Fn(&Value) -> bool,
-) -> Result<Option<String>, CloudError> {
+) -> Result<Newest, CloudError> {
+    let seconds = |at: Timestamp| DateTime::from_secs(at.as_second());
     let named = LookupAttribute::builder().attribute_key(LookupAttributeKey::EventName).attribute_value(call).build();
     let asked = clients.cloudtrail.lookup_events().set_lookup_attributes(named.ok().map(|named| vec![named]));
-    let asked = asked.start_time(DateTime::from_secs(since.as_second())).max_results(EVENTS);
+    let asked = asked.start_time(seconds(since)).set_end_time(until.map(seconds)).max_results(EVENTS);
     let mut pages = asked.into_paginator().send();
     for _ in 0..PAGES {
-        let Some(page) = pages.next().await else { break };
+        let Some(page) = pages.next().await else { return Ok(Newest::Nobody) };
         let page = page.map_err(|error| CloudError::of("look calls up in CloudTrail", error))?;
-        let events = page.events().iter().filter_map(|event| serde_json::from_str(event.cloud_trail_event()?).ok());
-        if let Some(event) = events.into_iter().find(|event| is_it(event)) {
-            return Ok(Some(in_words(&event)));
+        let mut events = page.events().iter().filter_map(|event| serde_json::from_str(event.cloud_trail_event()?).ok());
+        if let Some(event) = events.find(|event| is_it(event)) {
+            return Ok(Newest::Call(in_words(&event)));
+        }
+        if page.next_token().is_none() {
+            return Ok(Newest::Nobody);
         }
     }
-    Ok(None)
+    Ok(Newest::Others)
 }
 
 /// Our own calls are on record as well. One that failed changed nothing.
@@ -164,36 +192,74 @@ fn is_anothers_change(event: &Value, arn: &str) -> bool {
     named && !own && event["errorCode"].is_null()
 }
 
-/// What a call made the place do; null where it left that alone, as one that changes a certificate does.
-fn actions(event: &Value) -> &Value {
-    let parameters = &event["requestParameters"];
-    match &parameters["defaultActions"] {
-        Value::Null => &parameters["actions"],
-        actions => actions,
+/// What a call made the place do; `None` where it left that alone, as one that changes a certificate does, or where it cannot be
+/// told.
+fn told(parameters: &Value) -> Option<Routing> {
+    let actions = ["defaultActions", "actions"].iter().find_map(|key| parameters[*key].as_array())?;
+    let [action] = actions.as_slice() else { return None };
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let number =
+        |value: &Value| value.as_i64().or_else(|| value.as_str()?.parse().ok()).and_then(|it| it.try_into().ok());
+    match action["type"].as_str()? {
+        "forward" => {
+            let config = &action["forwardConfig"];
+            let weighted = |group: &Value| {
+                // As AWS has it where it is left out.
+                let weight = if group["weight"].is_null() { Some(1) } else { number(&group["weight"]) };
+                Some(Weighted { target_group: text(&group["targetGroupArn"])?, weight: weight? })
+            };
+            let groups = match config["targetGroups"].as_array() {
+                Some(groups) => groups.iter().map(weighted).collect::<Option<Vec<_>>>()?,
+                None => vec![Weighted { target_group: text(&action["targetGroupArn"])?, weight: 1 }],
+            };
+            let sticky = &config["targetGroupStickinessConfig"];
+            let enabled = sticky["enabled"].as_bool() == Some(true) || sticky["enabled"].as_str() == Some("true");
+            Some(Routing::shared(groups, if enabled { number(&sticky["durationSeconds"]) } else { None }))
+        }
+        "fixed-response" => {
+            let config = &action["fixedResponseConfig"];
+            let (content_type, body) = (text(&config["contentType"]), text(&config["messageBody"]));
+            Some(Routing::FixedResponse { status: text(&config["statusCode"])?, content_type, body })
+        }
+        "redirect" => {
+            let config = &action["redirectConfig"];
+            let [protocol, host, port, path, query] =
+                ["protocol", "host", "port", "path", "query"].map(|key| text(&config[key]));
+            Some(Routing::Redirect { status: text(&config["statusCode"])?, protocol, host, port, path, query })
+        }
+        _ => None,
     }
 }
 
-/// Whether these actions are what was found, as far as both tell.
-fn makes(actions: &Value, found: &Routing) -> bool {
-    let Some([action]) = actions.as_array().map(Vec::as_slice) else { return false };
-    let text = |value: &Value| value.as_str().map(str::to_owned).or_else(|| value.as_i64().map(|it| it.to_string()));
-    let is = |value: &Value, wanted: &str| text(value).is_some_and(|text| text == wanted);
-    match found {
-        Routing::Forward { groups, .. } => {
-            let named = |group: &Value| Some((text(&group["targetGroupArn"])?, text(&group["weight"])));
-            let told: BTreeMap<_, _> = match action["forwardConfig"]["targetGroups"].as_array() {
-                Some(told) => told.iter().filter_map(named).collect(),
-                None => named(action).into_iter().collect(),
-            };
-            // A single group has all of the traffic, whatever its weight.
-            let weighs = |group: &Weighted, weight: &Option<String>| {
-                groups.len() == 1 || weight.as_ref().is_none_or(|weight| *weight == group.weight.to_string())
-            };
-            told.len() == groups.len()
-                && groups.iter().all(|it| told.get(&it.target_group).is_some_and(|weight| weighs(it, weight)))
+/// Whether what a call asked for is what was found; AWS fills in what a call leaves out.
+fn agrees(told: &Routing, found: &Routing) -> bool {
+    let or_left_out = |told: &Option<String>, found: &Option<String>| told.is_none() || told == found;
+    match (told, found) {
+        (
+            Routing::FixedResponse { status, content_type, body },
+            Routing::FixedResponse { status: status_found, content_type: type_found, body: body_found },
+        ) => status == status_found && or_left_out(content_type, type_found) && or_left_out(body, body_found),
+        (
+            Routing::Redirect { status, protocol, host, port, path, query },
+            Routing::Redirect {
+                status: status_found,
+                protocol: protocol_found,
+                host: host_found,
+                port: port_found,
+                path: path_found,
+                query: query_found,
+            },
+        ) => {
+            let parts = [
+                (protocol, protocol_found),
+                (host, host_found),
+                (port, port_found),
+                (path, path_found),
+                (query, query_found),
+            ];
+            status == status_found && parts.iter().all(|(told, found)| or_left_out(told, found))
         }
-        Routing::FixedResponse { status, .. } => is(&action["fixedResponseConfig"]["statusCode"], status),
-        Routing::Redirect { status, .. } => is(&action["redirectConfig"]["statusCode"], status),
+        _ => told == found,
     }
 }
 
@@ -260,21 +326,52 @@ mod tests {
     fn only_the_call_that_made_what_was_found_counts() {
         let weighted = |name: &str, weight| Weighted { target_group: name.into(), weight };
         let shared = Routing::shared(vec![weighted("a", 90), weighted("b", 10)], None);
-        let groups = |groups: Value| json!([{ "type": "forward", "forwardConfig": { "targetGroups": groups } }]);
+        let makes = |action: Value, found: &Routing| {
+            told(&json!({ "listenerArn": "l", "defaultActions": [action] })).is_some_and(|told| agrees(&told, found))
+        };
+        let groups = |groups: Value| json!({ "type": "forward", "forwardConfig": { "targetGroups": groups } });
         let of = |a: Value, b: Value| {
             groups(json!([{ "targetGroupArn": "b", "weight": b }, { "targetGroupArn": "a", "weight": a }]))
         };
-        assert!(makes(&of(json!(90), json!(10)), &shared) && makes(&of(json!("90"), json!("10")), &shared));
-        assert!(!makes(&of(json!(10), json!(90)), &shared));
-        assert!(!makes(&groups(json!([{ "targetGroupArn": "a", "weight": 90 }])), &shared));
-        let one = json!([{ "type": "forward", "targetGroupArn": "a" }]);
-        assert!(makes(&one, &Routing::to("a")) && !makes(&one, &Routing::to("b")) && !makes(&one, &shared));
-        assert!(makes(&groups(json!([{ "targetGroupArn": "a", "weight": 7 }])), &Routing::to("a")));
-        let fixed = Routing::FixedResponse { status: "503".into(), content_type: None, body: None };
-        let answer = |status| json!([{ "type": "fixed-response", "fixedResponseConfig": { "statusCode": status } }]);
-        assert!(makes(&answer("503"), &fixed) && !makes(&answer("404"), &fixed) && !makes(&one, &fixed));
-        // One that changes a certificate makes nothing of this.
-        let certificate = json!({ "requestParameters": { "listenerArn": "a", "certificates": [] } });
-        assert!(!makes(actions(&certificate), &fixed));
+        assert!(makes(of(json!(90), json!(10)), &shared) && makes(of(json!("90"), json!("10")), &shared));
+        for (a, b) in
+            [(json!(10), json!(90)), (json!(90), Value::Null), (json!(90.5), json!(10)), (json!(90), json!([]))]
+        {
+            assert!(!makes(of(a.clone(), b.clone()), &shared), "{a} {b}");
+        }
+        assert!(!makes(groups(json!([{ "targetGroupArn": "a", "weight": 90 }])), &shared));
+        let one = json!({ "type": "forward", "targetGroupArn": "a" });
+        assert!(makes(one.clone(), &Routing::to("a")));
+        assert!(!makes(one.clone(), &Routing::to("b")) && !makes(one.clone(), &shared));
+        let sticky = Routing::Forward { groups: vec![weighted("a", 1)], sticky_seconds: Some(60) };
+        assert!(!makes(one.clone(), &sticky));
+
+        let fixed = |body: &str| Routing::FixedResponse {
+            status: "503".into(),
+            content_type: Some("text/plain".into()),
+            body: Some(body.into()),
+        };
+        let answer = |config: Value| json!({ "type": "fixed-response", "fixedResponseConfig": config });
+        assert!(makes(answer(json!({ "statusCode": "503" })), &fixed("closed")));
+        assert!(makes(answer(json!({ "statusCode": "503", "messageBody": "closed" })), &fixed("closed")));
+        assert!(!makes(answer(json!({ "statusCode": "503", "messageBody": "open" })), &fixed("closed")));
+        assert!(!makes(answer(json!({ "statusCode": "404" })), &fixed("closed")) && !makes(one, &fixed("closed")));
+
+        let redirect = |host: &str| Routing::Redirect {
+            status: "HTTP_301".into(),
+            protocol: Some("#{protocol}".into()),
+            host: Some(host.into()),
+            port: Some("#{port}".into()),
+            path: Some("/#{path}".into()),
+            query: Some("#{query}".into()),
+        };
+        let to =
+            |host: &str| json!({ "type": "redirect", "redirectConfig": { "statusCode": "HTTP_301", "host": host } });
+        assert!(makes(to("a"), &redirect("a")) && !makes(to("a"), &redirect("b")));
+
+        // One that changes a certificate makes nothing of this, and what a rule does has another name.
+        assert_eq!(told(&json!({ "listenerArn": "a", "certificates": [] })), None);
+        let of_rule = json!({ "ruleArn": "r", "actions": [{ "type": "forward", "targetGroupArn": "a" }] });
+        assert_eq!(told(&of_rule), Some(Routing::to("a")));
     }
 }

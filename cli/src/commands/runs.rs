@@ -31,8 +31,7 @@ use crate::{
     },
     session::{Environment, Session},
     signals::Signals,
-    words::clean,
-    words::{ago, seconds, table},
+    words::{ago, clean, seconds, table},
 };
 
 #[derive(Debug, Args)]

@@ -4,8 +4,11 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::ApiError;
-use crate::{region::Region, trail::Event};
+use super::{ApiError, sts};
+use crate::{
+    region::Region,
+    trail::{Event, SOURCE},
+};
 
 /// The service's name in `X-Amz-Target`.
 pub const TARGET: &str = "CloudTrail_20131101";
@@ -88,7 +91,7 @@ fn is_part(key: &str) -> Result<fn(&Event) -> &str, ApiError> {
     Ok(match key {
         "EventId" => |event| &event.id,
         "EventName" => |event| &event.name,
-        "EventSource" => |event| event.text("eventSource"),
+        "EventSource" => |_| SOURCE,
         other => return Err(ApiError::unsupported(&format!("LookupEvents by {other}"))),
     })
 }
@@ -99,10 +102,10 @@ fn shown(event: &Event) -> Value {
         "EventName": event.name,
         "ReadOnly": "false",
         "EventTime": event.at.as_second(),
-        "EventSource": event.text("eventSource"),
-        "AccessKeyId": event.record["userIdentity"]["accessKeyId"],
-        "Username": event.record["userIdentity"]["userName"],
+        "EventSource": SOURCE,
+        "AccessKeyId": event.access_key,
+        "Username": sts::USER,
         "Resources": [],
-        "CloudTrailEvent": event.record.to_string(),
+        "CloudTrailEvent": event.record,
     })
 }

@@ -33,7 +33,7 @@ use crate::{
         account::{Account, image, nothing_yet},
         inventory, journey,
         region::LocalRegion,
-        simulation::Simulation,
+        simulation::{Machine, Simulation},
         staged::Staged,
     },
 };
@@ -151,6 +151,26 @@ async fn who_changed_the_listener_is_known_some_time_later() {
     let at = call.split(" at ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().parse::<Timestamp>().unwrap();
     assert!(at < events.last().unwrap().at, "{call}");
     assert_eq!(who::stopped(&site.clients, &plan, &[]).await, None, "nothing is asked of a run that nobody stopped");
+}
+
+/// A machine's clock says when its plan was made, and CloudTrail's when a call was.
+#[tokio::test(start_paused = true)]
+async fn who_changed_the_listener_is_known_where_the_clock_is_wrong() {
+    for minutes in [-5, 5] {
+        let simulation = Simulation::start(0, LocalRegion::no_lags()).await;
+        let account = Account::within(simulation.clients.clone(), 0).await;
+        let clients = simulation.clients_of(Machine::default(), SignedDuration::from_mins(minutes));
+        // It learns the time by any answer of the store.
+        clients.s3.list_buckets().send().await.unwrap();
+        account.reroute(&foreign()).await;
+        account.reroute(&nothing_yet()).await;
+        tokio::time::sleep(Duration::from_secs(180)).await;
+        let planned = clients.clock.0.now();
+        let asked = async || who::made(&clients, &account.place(), &foreign(), planned).await;
+        assert!(matches!(asked().await, Who::Unknown(_)), "{minutes}: three minutes before the plan");
+        account.reroute(&foreign()).await;
+        assert!(matches!(asked().await, Who::Known(_)), "{minutes}");
+    }
 }
 
 /// Where the change leaves green with traffic, its servers stay, and the run says that it is stuck; where green has no part
