@@ -20,9 +20,13 @@ pub fn python() -> PathBuf {
     project::target().join("python")
 }
 
-/// The program cargo-deny.
-pub fn cargo_deny() -> PathBuf {
-    tools().join("bin/cargo-deny")
+/// The program cargo-deny, for the tests and for fuzzing.
+///
+/// # Errors
+/// When crates.io cannot be reached, or the download does not install.
+pub fn cargo_deny() -> Result<PathBuf> {
+    ensure_tool("cargo-deny", CARGO_DENY)?;
+    Ok(tools().join("bin/cargo-deny"))
 }
 
 /// The program cargo-fuzz; only `cargo xtask fuzz` and a soak need it, so [`ensure`] leaves it out.

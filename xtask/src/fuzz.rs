@@ -44,10 +44,10 @@ pub fn run(seconds: u64) -> Result<()> {
     let fuzz = Fuzz { program: extras::cargo_fuzz()? };
 
     // Of what they depend on beside the project, nobody else asks.
-    let mut deny = Command::new(extras::cargo_deny());
+    let mut deny = Command::new(extras::cargo_deny()?);
     deny.current_dir(project::folder())
-        .args(["--log-level", "error", "--locked", "--manifest-path", "fuzz/Cargo.toml"])
-        .args(["check", "--config", "deny.toml", "bans", "licenses", "sources"]);
+        .args(["--log-level", "error", "--locked", "--manifest-path", "fuzz/Cargo.toml", "--config", "deny.toml"])
+        .args(["check", "bans", "licenses", "sources"]);
     process::run(&mut deny)?;
 
     heading("Build of the fuzz targets");

@@ -139,8 +139,9 @@ fn cargo() -> Command {
 
 /// `deny.toml`, without the network first; then known vulnerabilities, as far as their database can be had.
 fn check_dependencies() -> Result<()> {
+    let program = extras::cargo_deny()?;
     let deny = || {
-        let mut deny = Command::new(extras::cargo_deny());
+        let mut deny = Command::new(&program);
         deny.current_dir(project::folder()).args(["--log-level", "error"]);
         deny
     };
