@@ -28,8 +28,7 @@ pub fn check(bytes: &[u8]) {
 
 fn check_text(text: &str) {
     let parsed = PipelineFile::parse(text, NAME);
-    // Places count without a byte order mark.
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let text = unmarked(text);
     match parsed {
         Ok(file) => {
             for name in file.environments() {
@@ -52,7 +51,12 @@ fn check_noise(bytes: &[u8]) {
     let path = folder.path().join(NAME);
     fs::write(&path, bytes).expect("the file can be written");
     let problems = PipelineFile::read(&path).expect_err("what is no text was accepted");
-    check_problems(&problems, &String::from_utf8_lossy(bytes));
+    check_problems(&problems, unmarked(&String::from_utf8_lossy(bytes)));
+}
+
+/// Places count without a byte order mark.
+fn unmarked(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
 /// The settings, written as JSON, are the same settings; and as a file of their own they pass and say the same.
