@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use alcedo_pipeline::{
+    error::ErrorKind,
     event::Outcome,
     plan::{Purpose, Stage},
     report::Report,
@@ -32,6 +33,14 @@ pub struct Aftermath {
 
 /// What a row's value may take of 80 columns.
 const VALUE_COLUMNS: usize = 66;
+
+/// Whether somebody else's change of the listener stopped the run, and stands.
+fn is_anothers_now(report: &Report) -> bool {
+    report.failure.as_ref().is_some_and(|failure| {
+        let of_listener = ["flip/", "hold/"].iter().any(|stage| failure.step.starts_with(stage));
+        of_listener && failure.error.kind == ErrorKind::Changed
+    })
+}
 
 /// The closing words.
 pub fn summary(report: &Report, timeline: &Timeline, aftermath: &Aftermath, paint: Paint) -> String {
@@ -69,6 +78,13 @@ pub fn summary(report: &Report, timeline: &Timeline, aftermath: &Aftermath, pain
             let _ = writeln!(text, "{} after {took}", paint.yellow(&headline));
             row(&mut text, "undone", "everything it made");
             match report.replaces {
+                _ if is_anothers_now(report) => {
+                    row(
+                        &mut text,
+                        "in service",
+                        &format!("what somebody else made of it: alcedo status {of_environment}"),
+                    );
+                }
                 Some(replaced) => row(&mut text, "in service", &format!("{replaced}, as before")),
                 None => row(&mut text, "in service", "nothing, as before"),
             }

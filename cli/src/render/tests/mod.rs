@@ -359,6 +359,22 @@ fn summary_of_a_failure() {
 }
 
 #[test]
+fn summary_of_a_run_that_another_stopped_claims_nothing_of_the_traffic() {
+    let mut story = Story::new(&[("flip/switch", Stage::Flip, Sign::Change, "move all traffic")]);
+    story.start("flip/switch");
+    let error = ErrorRecord {
+        kind: ErrorKind::Changed,
+        message: "somebody else changed the listener".to_owned(),
+        causes: Vec::new(),
+        hints: Vec::new(),
+    };
+    story.tell(0.1, What::StepFailed { step: StepId::from("flip/switch"), error, seconds: 0.1 });
+    story.finish(Outcome::Unwound);
+    let summary = story.summary();
+    assert!(summary.contains("in service what somebody else made of it: alcedo status --env local\n"), "{summary}");
+}
+
+#[test]
 fn summary_of_a_run_that_is_stuck_names_what_is_left() {
     let mut story = half_a_deploy();
     story.fail("launch/healthy", 1.0, "no server is healthy", &[]);
